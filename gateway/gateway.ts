@@ -22,7 +22,6 @@ import {
   type Undo,
 } from './foundation.ts'
 import { VERSION } from './version.ts'
-import { Openings } from './access/openings.ts'
 import { Admission, DEFAULT_ADMISSION } from './listen/admission.ts'
 import { createEdge, type Edge } from './listen/edge.ts'
 import { dispatchUpgrade, type Handler } from './listen/front.ts'
@@ -180,7 +179,7 @@ async function openEdge(
   config: Config,
   foundation: Foundation,
   decisions: Decisions,
-  { registry, inventories, room, reauthorization, apps, sockets, rollouts }: Access,
+  { registry, inventories, room, reauthorization, openings, apps, sockets, rollouts }: Access,
   { setup, report, proven, witnesses, admission, front }: Web & Door,
   undo: Undo,
 ): Promise<Edge> {
@@ -206,7 +205,7 @@ async function openEdge(
     quiet: new Quiet(),
     allowance: new Allowance(),
     sessions: new Allowance(0.5, 8),
-    openings: new Openings(),
+    openings,
     proven,
   }
   // Later starts count on from a later instant, so that a device's newest tunnel is known across them.

@@ -7,6 +7,7 @@ import { systemClock } from '#tunnel'
 import type { AnswerStore } from './answers.ts'
 import { AppSignIns } from './access/apps.ts'
 import { AppForwarder } from './access/http.ts'
+import { Openings } from './access/openings.ts'
 import { SessionSockets } from './access/sockets.ts'
 import type { Config } from './config.ts'
 import type { Decisions } from './decisions.ts'
@@ -47,6 +48,7 @@ export interface Access {
   readonly reauthorization: Reauthorization
   readonly locks: Locks
   readonly signIns: AppSignIns
+  readonly openings: Openings
   readonly apps: AppForwarder
   readonly sockets: SessionSockets
   readonly recordings: Recordings
@@ -104,8 +106,10 @@ export async function openAccess(
       sockets.forget(session.id)
     },
   }
-  const apps = undo.use(new AppForwarder({ room, log, signIns, refuse: refusePage }))
-  const sockets = new SessionSockets({ room, origin: originOf(config), refuse: refusePage })
+  const openings = new Openings()
+  const carrying = { room, openings, refuse: refusePage }
+  const apps = undo.use(new AppForwarder({ ...carrying, log, signIns }))
+  const sockets = new SessionSockets({ ...carrying, origin: originOf(config) })
   await closeCrashed(room)
   if (shared.before !== undefined) await closeCrashed({ store: shared.before, now })
   await recordings.recover()
@@ -191,7 +195,7 @@ export async function openAccess(
     }),
   )
   const inside = { registry, inventories, room, reauthorization, locks, rollouts, rolled }
-  const carried = { supervision, signIns, apps, sockets, recordings, auditors }
+  const carried = { supervision, signIns, openings, apps, sockets, recordings, auditors }
   return { ...inside, ...carried, reviews, answers, glass, notices, changes, ending }
 }
 

@@ -31,6 +31,8 @@ export interface WebAnswer {
   readonly code: string | undefined
   /** Resolves when the answer is on disk; rejects as `append` does. */
   readonly recorded: Promise<unknown>
+  /** To be called when what has this answer goes on: what was recorded speaks of the first alone. */
+  readonly carried: () => void
 }
 
 export type Http = NonNullable<ReturnType<typeof httpFacts>>
@@ -44,6 +46,7 @@ export interface Footing {
 
 /** An answer that others may have too. */
 export interface Held {
+  /** As those have it that come after the first. */
   readonly answer: WebAnswer
   /** What was recorded of it. */
   readonly event: EventOf<'http.request'>
@@ -62,10 +65,12 @@ const MOST_NAME = 2048
 export class Ground {
   readonly footing: Promise<Footing>
   readonly held = new Map<string, Held>()
-  timer: NodeJS.Timeout | undefined
+  /** Takes back what was planned for the end of its second. */
+  forget: () => void = () => undefined
   readonly #session: LiveSession
   readonly #second: number
   readonly #stirred: number
+  readonly #bound: number
   readonly #subject: LiveSession['subject']
   readonly #consent: LiveSession['consent']
   readonly #observed: LiveSession['observed']
@@ -78,6 +83,7 @@ export class Ground {
     // All of it before anything is looked up: what changes in between is seen.
     this.#second = Math.floor(room.now() / 1000)
     this.#stirred = session.stirred
+    this.#bound = session.bound
     this.#subject = session.subject
     this.#consent = session.consent
     this.#observed = session.observed
@@ -88,10 +94,15 @@ export class Ground {
   }
 
   /** Whether the same would be answered to the same, but for what was carried since. */
-  stands({ now, registry }: Pick<LookedIn, 'now' | 'registry'>): boolean {
+  stands(room: Pick<LookedIn, 'now' | 'registry'>): boolean {
+    const second = Math.floor(room.now() / 1000)
+    return second === this.#second && this.#session.bound === this.#bound && this.holds(room)
+  }
+
+  /** Whether nothing that was looked up may be another by now: time passes, and connections come and go, all the same. */
+  holds({ registry }: Pick<LookedIn, 'registry'>): boolean {
     const { device, stirred, subject, consent, observed } = this.#session
     return (
-      Math.floor(now() / 1000) === this.#second &&
       stirred === this.#stirred &&
       subject === this.#subject &&
       consent === this.#consent &&

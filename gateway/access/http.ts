@@ -24,6 +24,7 @@ import { count } from './carry.ts'
 import type { WebQuestion } from './ground.ts'
 import { requestHeaders } from './headers.ts'
 import { Metered } from './metered.ts'
+import { inTheirTurn, type Openings } from './openings.ts'
 import { Permits } from './permits.ts'
 import { relay } from './relay.ts'
 import { sourceOf } from './source.ts'
@@ -34,6 +35,8 @@ export interface Apps {
   readonly room: SessionRoom
   readonly log: Pick<AuditLog, 'append'>
   readonly signIns: AppSignIns
+  /** In whose turn connections are opened, whatever they come over. */
+  readonly openings: Pick<Openings, 'turn'>
   /** Answers a request with a refusal, as a page for people and as a problem for programs. */
   readonly refuse: (request: IncomingMessage, response: ServerResponse, refusal: Refusal) => void
 }
@@ -111,7 +114,9 @@ export class AppForwarder implements Disposable {
     const { session, witness } = await this.#admit(request, nameOf(label), asks)
     const token = upgradeToken(request)
     const carried = async (): Promise<void> => {
-      const target = await this.#dial(session, sourceOf(request))
+      const { socket } = asked
+      const gone = (): boolean => socket.destroyed
+      const target = await this.#dial(session, sourceOf(request), gone)
       target.once('close', () => witness?.closed(token, target))
       const watch = witness?.watch.bind(witness)
       await carryUpgrade({ ...asked, token, target, patienceMs: HEADERS_TIMEOUT_MS, watch })
@@ -128,8 +133,6 @@ export class AppForwarder implements Disposable {
       })
     check?.(request)
     const witness = await this.#decide(request, session, idle)
-    // It may have ended while the request was recorded: then it gets no pool that nobody would close.
-    if (session.state !== 'open') throw new Refusal('session.ended', 'the session has ended')
     return { session, witness }
   }
 
@@ -192,6 +195,9 @@ export class AppForwarder implements Disposable {
     if (answer.refusal !== undefined) witness?.end(answer.code)
     await answer.recorded
     if (answer.refusal !== undefined) throw answer.refusal
+    // It may have ended while the request was recorded: then it gets no pool that nobody would close.
+    if (session.state !== 'open') throw new Refusal('session.ended', 'the session has ended')
+    answer.carried()
     return witness
   }
 
@@ -241,8 +247,13 @@ export class AppForwarder implements Disposable {
   }
 
   /** A connection of the pool is a stream of the session: proven, decided and metered like any other. */
-  async #dial(session: LiveSession, source: Source): Promise<Metered> {
-    const { room } = this.#apps
+  async #dial(session: LiveSession, source: Source, gone = () => false): Promise<Metered> {
+    const { room, openings } = this.#apps
+    await inTheirTurn(openings, session, {
+      get cancelled() {
+        return session.state !== 'open' || gone()
+      },
+    })
     const { stream, entry } = await openStream(room, session, source)
     const duplex = new Metered(stream, {
       pace: session.pace,

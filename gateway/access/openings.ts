@@ -3,7 +3,10 @@
  * sessions and tunnels it comes over, is spread over turns of the loop and over time, and nobody else's waits behind it.
  */
 import { systemClock } from '#tunnel'
+import { Refusal } from '../problem.ts'
+import type { LiveSession } from '../sessions/live.ts'
 import { Allowance } from '../sessions/pace.ts'
+import { hasRoom } from '../sessions/stream.ts'
 
 /** So many of one person's begin at once, and so many a second: what one tunnel may ask for (docs/protocol.md section 8). */
 const AT_ONCE = 50
@@ -77,6 +80,26 @@ class Line {
     this.#waiting = this.#waiting.filter(({ asked }) => !asked.cancelled)
     for (const { resolve } of gone) resolve('gone')
   }
+}
+
+/** What is said where as many wait as may. */
+export const TOO_MANY =
+  'as many of your connections as may wait to be opened already; try again in a second'
+
+/**
+ * Resolves when one more connection of `session`, that is no stream of a client's tunnel, may be opened. One that there is
+ * no room for is not made to wait to hear so. Throws Refusal: `session.limit` (as many wait as may), `session.ended` (it
+ * is not wanted any more).
+ */
+export async function inTheirTurn(
+  openings: Pick<Openings, 'turn'>,
+  session: LiveSession,
+  asked: Asked,
+): Promise<void> {
+  if (!hasRoom(session)) return
+  const turn = await openings.turn(session.subject.id, asked)
+  if (turn === 'full') throw new Refusal('session.limit', TOO_MANY)
+  if (turn === 'gone') throw new Refusal('session.ended', 'nobody waits for this connection')
 }
 
 export class Openings {

@@ -5,6 +5,7 @@
  */
 import type { AuditLog } from '#audit'
 import { httpFacts } from '#policy'
+import { systemClock } from '#tunnel'
 import { refOf, toRefusal, type DecisionRef } from '../decisions.ts'
 import { actorOf, srcOf } from '../events.ts'
 import type { Source } from '../facts.ts'
@@ -20,6 +21,10 @@ type Log = Pick<AuditLog, 'append'>
 
 /** So often it is looked up again because something changed meanwhile. */
 const LOOKS = 3
+/** What goes on to the device is the first of its kind, and recorded as that. */
+const first = (): void => undefined
+/** So long what was told of is kept, should the log not have taken it. Milliseconds. */
+const TOLD_MS = 1000
 
 export class Permits implements Disposable {
   readonly #room: Room
@@ -37,14 +42,13 @@ export class Permits implements Disposable {
     if (!asked.reads || ground === undefined || !ground.stands(this.#room)) return undefined
     const held = ground.held.get(nameOf(asked))
     if (held === undefined || unheld(held.obligations, session) !== undefined) return undefined
-    held.repeats++
-    ground.timer ??= this.#later(session.id, ground)
     return held.answer
   }
 
   /**
    * Asks policy, on facts of this second. Throws Refusal: `app.target` for an address that could be read in two ways,
-   * `session.ended`, `device.offline`; rejects with StoreError.
+   * `session.ended`, `device.offline`, `store.unavailable` (whatever is looked up is withdrawn meanwhile, again and
+   * again); rejects with StoreError.
    */
   async ask(session: LiveSession, asked: WebQuestion): Promise<WebAnswer> {
     const http = httpFacts(asked.method, asked.host, asked.path)
@@ -53,6 +57,7 @@ export class Permits implements Disposable {
         nextStep: 'use a plain path without encoded slashes or NUL',
       })
     const { ground, footing } = await this.#footing(session)
+    if (session.state !== 'open') throw new Refusal('session.ended', 'the session has ended')
     // Others that waited for the same look may have asked it.
     const before = this.find(session, asked)
     if (before !== undefined) return before
@@ -60,7 +65,9 @@ export class Permits implements Disposable {
     const { answer } = decided
     const name = nameOf(asked)
     if (asked.reads && answer.refusal === undefined && ground.remembers(name)) {
-      ground.held.set(name, { ...decided, http, repeats: 0 })
+      const again = { ...answer, carried: () => this.#count(session.id, ground, held) }
+      const held: Held = { ...decided, answer: again, http, repeats: 0 }
+      ground.held.set(name, held)
       // What could not be recorded is nobody else's answer.
       answer.recorded.catch(() => ground.held.delete(name))
     }
@@ -74,12 +81,33 @@ export class Permits implements Disposable {
     if (ground !== undefined) this.#tell(session, ground)
   }
 
+  /** Its second is over: nothing of it is kept, once all is told of. */
+  #lapse(session: string, ground: Ground): void {
+    const owing = [...ground.held.values()].some(({ repeats }) => repeats > 0)
+    this.#tell(session, ground)
+    if (this.#grounds.get(session) !== ground) return
+    if (owing) ground.forget = systemClock.after(TOLD_MS, () => this.#lapse(session, ground))
+    else this.#grounds.delete(session)
+  }
+
+  /** One more had the answer, and goes on. Nobody comes to tell of it later where its second is told of already. */
+  #count(session: string, ground: Ground, held: Held): void {
+    held.repeats++
+    if (this.#grounds.get(session) !== ground) this.#tell(session, ground)
+  }
+
   /** Looked up anew where something changed in between: what is answered is answered on what stands then. */
   async #footing(session: LiveSession): Promise<{ ground: Ground; footing: Footing }> {
     for (let left = LOOKS; ; left--) {
       const ground = this.#ground(session)
       const footing = await ground.footing
-      if (left === 0 || ground.stands(this.#room)) return { ground, footing }
+      if (ground.stands(this.#room)) return { ground, footing }
+      if (left > 0) continue
+      // A slow store, or one connection after the other: what was looked up is as it was.
+      if (ground.holds(this.#room)) return { ground, footing }
+      throw new Refusal('store.unavailable', 'what this stands on changes while it is looked up', {
+        nextStep: 'wait a moment and load the page again',
+      })
     }
   }
 
@@ -91,6 +119,8 @@ export class Permits implements Disposable {
     // It may have ended while somebody waited: then nobody would take it away.
     if (this.#room.live.get(session.id) !== session) return ground
     this.#grounds.set(session.id, ground)
+    const left = ground.left(this.#room.now())
+    ground.forget = systemClock.after(left, () => this.#lapse(session.id, ground))
     // What could not be looked up is looked up again by whoever comes next.
     ground.footing.catch(() => {
       if (this.#grounds.get(session.id) === ground) this.#grounds.delete(session.id)
@@ -119,7 +149,7 @@ export class Permits implements Disposable {
     const event = eventOf(session, source, http, ref)
     if (allowed) {
       const recorded = this.#log.append(event)
-      const answer = { id: ref.id, refusal: undefined, code: undefined, recorded }
+      const answer = { id: ref.id, refusal: undefined, code: undefined, recorded, carried: first }
       return { answer, event, obligations }
     }
     session.denials++
@@ -132,19 +162,19 @@ export class Permits implements Disposable {
       reason: code,
     }
     const refusal = decision.allow ? refusalOf(ref.id, http, missing) : toRefusal(decision)
-    const answer = { id: ref.id, refusal, code, recorded: this.#log.append(refused) }
+    const answer = {
+      id: ref.id,
+      refusal,
+      code,
+      recorded: this.#log.append(refused),
+      carried: first,
+    }
     return { answer, event, obligations }
-  }
-
-  #later(session: string, ground: Ground): NodeJS.Timeout {
-    const ms = ground.left(this.#room.now())
-    return setTimeout(() => this.#tell(session, ground), ms).unref()
   }
 
   /** How many had an answer after the one that it was recorded for. */
   #tell(session: string, ground: Ground): void {
-    clearTimeout(ground.timer)
-    ground.timer = undefined
+    ground.forget()
     for (const held of ground.held.values()) {
       const { event, http, repeats } = held
       if (repeats === 0) continue

@@ -16,6 +16,7 @@ import { openStream, type OpenedStream } from '../sessions/stream.ts'
 import { Terminal } from '../sessions/terminal.ts'
 import { carry, toldOf } from './carry.ts'
 import { MAX_MESSAGE, SocketSide, SUBPROTOCOLS, type Speech } from './socket.ts'
+import { inTheirTurn, type Openings } from './openings.ts'
 import { sourceOf } from './source.ts'
 import { TICKET_MS, Tickets } from './tickets.ts'
 import { takeSocket } from './upgrade.ts'
@@ -30,6 +31,8 @@ export interface SocketDoor {
   readonly room: SessionRoom
   /** Of the gateway: pages of any other are refused. */
   readonly origin: string
+  /** In whose turn connections are opened, whatever they come over. */
+  readonly openings: Pick<Openings, 'turn'>
   /** Answers a request that is not upgraded. */
   readonly refuse: (request: IncomingMessage, response: ServerResponse, refusal: Refusal) => void
 }
@@ -125,13 +128,18 @@ export class SessionSockets {
   }
 
   async #serve({ session, speech, terminal }: Admitted, arrival: Arrival): Promise<void> {
-    const { room } = this.#door
+    const { room, openings } = this.#door
     const ws = await shakeWebSocket(arrival, () => SUBPROTOCOLS[speech], MAX_MESSAGE)
     if (ws instanceof Error) return
     const side = new SocketSide(ws, speech)
     const source = sourceOf(arrival.request)
     let opened: OpenedStream
     try {
+      await inTheirTurn(openings, session, {
+        get cancelled() {
+          return session.state !== 'open' || ws.readyState !== ws.OPEN
+        },
+      })
       opened = await openStream(room, session, source, terminal)
     } catch (error) {
       if (!(error instanceof Refusal)) {

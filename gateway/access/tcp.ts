@@ -12,7 +12,7 @@ import type { SessionRoom } from '../sessions/room.ts'
 import { Refusal } from '../problem.ts'
 import { Terminal } from '../sessions/terminal.ts'
 import { carry, remainingMs, toldOf } from './carry.ts'
-import type { Openings } from './openings.ts'
+import { TOO_MANY, type Openings } from './openings.ts'
 import { endingSignal } from './splice.ts'
 
 const OpenMetadata = Type.Object({
@@ -118,9 +118,6 @@ export function serveClient(room: SessionRoom, client: ClientTunnel): void {
     if (waiting.length === 1) setImmediate(next)
   }
 }
-
-const TOO_MANY =
-  'as many of your connections as may wait to be opened already; try again in a second'
 
 async function answer(
   room: SessionRoom,

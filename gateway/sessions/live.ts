@@ -189,6 +189,8 @@ export class LiveSession {
   round = 0
   /** Another number where something that decisions about it stand on may have changed: what was looked up is looked up again. */
   stirred = 0
+  /** Another number where a connection has come or gone that bound it: its own obligations, and nothing that is looked up. */
+  bound = 0
   /** What the newest connection's agent saw; undefined before the first, null where it saw nothing. */
   observed: Observed | null | undefined = undefined
   /** What the agent says owns a connection now, until that has been decided. */
@@ -292,6 +294,7 @@ export class LiveSession {
       whole.delete(one)
     }
     this.#bounds.renew([...whole].map(({ obligations }) => obligations))
+    this.stirred++
     this.bind(this.#bounds.together() ?? this.obligations)
   }
 
@@ -303,6 +306,7 @@ export class LiveSession {
   bindAlso(stream: LiveStream, obligations: Obligations): void {
     const { ot_level, ot_windows } = this.obligations
     this.#bounds.add(stream, { ...obligations, ot_level, ot_windows })
+    this.bound++
     this.bind(this.#bounds.together() ?? this.obligations)
     this.rearm()
   }
@@ -314,13 +318,13 @@ export class LiveSession {
   leave(stream: LiveStream): void {
     this.streams.delete(stream)
     if (!this.#bounds.drop(stream) || this.#state !== 'open') return
+    this.bound++
     this.bind(this.#bounds.together() ?? this.obligations)
     this.rearm()
   }
 
   /** What it goes on under; a rate that is another one holds from the next byte on. */
   bind(obligations: Obligations): void {
-    this.stirred++
     const { max_bandwidth_bps: rate } = obligations
     if (rate !== this.obligations.max_bandwidth_bps) {
       const now = performance.now()

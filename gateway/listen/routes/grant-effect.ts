@@ -44,10 +44,13 @@ export async function takesEffect(
   changed()
   if (grant.state !== 'approved') return
   const { ot_level: level, extends: extended, supersedes: old, unseals } = grant.statement
-  const failed = await failureOf(recordSuperseded(grants, grant))
+  const touches = level === 2 || extended !== undefined || old !== undefined
+  // What stands on it is looked at whatever the log makes of the rest, and waits for none of it.
+  const [failed] = await Promise.all([
+    failureOf(recordSuperseded(grants, grant)),
+    touches ? reauthorization.withdraw(touchedBy(grant), { trigger: 'grant', at }) : undefined,
+  ])
   if (unseals !== undefined) await glass.refresh()
-  if (level === 2 || extended !== undefined || old !== undefined)
-    await reauthorization.withdraw(touchedBy(grant), { trigger: 'grant', at })
   if (failed !== undefined) throw failed.cause
 }
 
@@ -87,11 +90,11 @@ async function endAndCut(room: GrantEffects, ask: Withdrawn): Promise<EndedGrant
     throw error
   })
   room.changed()
-  const failed =
-    ask.grant.state === 'approved'
-      ? await failureOf(recordShortened(room.grants, ask.grant))
-      : undefined
-  const sessions = await cut(grant)
+  // What stands on it is cut whatever the log makes of the rest, and waits for none of it.
+  const [sessions, failed] = await Promise.all([
+    cut(grant),
+    ask.grant.state === 'approved' ? failureOf(recordShortened(room.grants, ask.grant)) : undefined,
+  ])
   if (failed !== undefined) throw failed.cause
   const times = [...sessions, ...connections].map((one) => one.time_to_cut_ms)
   const slowest = times.length === 0 ? null : Math.max(...times)

@@ -10,10 +10,12 @@ import {
   expect,
   onTestFinished,
   test,
+  vi,
 } from 'vitest'
 import { WebSocket, type ClientOptions, type RawData } from 'ws'
 import type { OpenedSession, Problem, SessionSocket } from '#api'
 import type { TunnelStream } from '#tunnel'
+import { Openings } from '../../../gateway/access/openings.ts'
 import {
   grantFor,
   openSession,
@@ -469,6 +471,16 @@ describe('a terminal', () => {
     const second = await new Page(await offered(session)).open()
     expect(await second.gone()).toEqual([1008, 'session.limit'])
     page.socket.close()
+  })
+
+  test('where as many of their connections wait for their turn as may, the next is told', async () => {
+    const session = await open('shell')
+    const page = new Page(await offered(session))
+    const turn = vi.spyOn(Openings.prototype, 'turn').mockResolvedValue('full')
+    onTestFinished(() => turn.mockRestore())
+    await page.open()
+    expect(await page.gone()).toEqual([1008, 'session.limit'])
+    expect(page.texts).toMatchObject([{ t: 'refused', code: 'session.limit' }])
   })
 })
 

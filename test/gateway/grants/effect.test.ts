@@ -22,8 +22,8 @@ function grantOf(id: string, change: Partial<Statement> = {}, more: Partial<Gran
 }
 const superseded = (by: string) => ({ at: NOW, by: 'iss|oda', reason: `superseded by ${by}` })
 
-/** A store of these, a log that fails at `broken`, and whoever cuts; what they did is in `did`. */
-function place(held: readonly Grant[], broken?: string) {
+/** A store of these, a log that fails at `broken` or never has it, and whoever cuts; what they did is in `did`. */
+function place(held: readonly Grant[], broken?: string, slow?: string) {
   const did: string[] = []
   const room = {
     grants: {
@@ -36,6 +36,7 @@ function place(held: readonly Grant[], broken?: string) {
       log: {
         append: async ({ code }: EventInput) => {
           if (code === broken) throw new Error('the disk is full')
+          if (code === slow) await new Promise(() => undefined)
           did.push(code)
         },
       },
@@ -55,7 +56,7 @@ function place(held: readonly Grant[], broken?: string) {
 describe('one that supersedes another', () => {
   const next = grantOf('g_2', { supersedes: REF })
   test.for([
-    { name: 'ended by it', ended: superseded('g_2'), did: ['grant.revoke', 'cut'] },
+    { name: 'ended by it', ended: superseded('g_2'), did: ['cut', 'grant.revoke'] },
     { name: 'that another had ended before', ended: superseded('g_0'), did: ['cut'] },
     {
       name: 'that its holder had given back',
@@ -66,6 +67,13 @@ describe('one that supersedes another', () => {
     const { room, did } = place([grantOf('g_1', {}, { state: 'revoked', ended })])
     await takesEffect(room, next, 0)
     expect(did).toEqual(expected)
+  })
+  test('where the log is slow: its sessions are cut before', async () => {
+    const old = grantOf('g_1', {}, { state: 'revoked', ended: superseded('g_2') })
+    const { room, did } = place([old], undefined, 'grant.revoke')
+    void takesEffect(room, next, 0)
+    await new Promise(setImmediate)
+    expect(did).toEqual(['cut'])
   })
   test('where the log fails: its sessions are cut all the same', async () => {
     const old = grantOf('g_1', {}, { state: 'revoked', ended: superseded('g_2') })
@@ -83,7 +91,13 @@ describe('an extension that is taken back', () => {
   test('is recorded with what is left, and its sessions are decided again', async () => {
     const { room, did } = place([grantOf('g_1'), more])
     await withdraw(room, ask)
-    expect(did).toEqual(['grant.revoke', 'grant.extend', 'cut'])
+    expect(did).toEqual(['grant.revoke', 'cut', 'grant.extend'])
+  })
+  test('where the log is slow after it: they are decided again before', async () => {
+    const { room, did } = place([grantOf('g_1'), more], undefined, 'grant.extend')
+    void withdraw(room, ask)
+    await new Promise(setImmediate)
+    expect(did).toEqual(['grant.revoke', 'cut'])
   })
   test('where the log fails after it: they are decided again all the same', async () => {
     const { room, did } = place([grantOf('g_1'), more], 'grant.extend')

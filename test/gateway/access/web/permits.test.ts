@@ -41,6 +41,7 @@ const tunnel = () => ({
 
 /** A session at a gateway whose policy, store, registry and clock the row holds in its hand. */
 function gateway() {
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
   const here = {
     now: START,
     policy: 'r1',
@@ -123,9 +124,16 @@ function gateway() {
     const answer = permits.find(session, question) ?? (await permits.ask(session, question))
     await answer.recorded
     if (answer.refusal !== undefined) throw answer.refusal
+    if (session.state !== 'open') throw new Error('ended')
+    answer.carried()
     return answer.id
   }
-  return { here, session, permits, admit, found }
+  /** The second is over, and what was planned for its end comes. */
+  const lapse = (): void => {
+    here.now += 1000
+    vi.advanceTimersByTime(1000)
+  }
+  return { here, session, permits, admit, found, lapse }
 }
 
 describe('a request like one before it, in the same second', () => {
@@ -155,6 +163,57 @@ describe('a request like one before it, in the same second', () => {
     recorded.resolve()
     await Promise.all(both)
     expect([here.asked.length, through]).toEqual([1, 2])
+  })
+
+  test('that is not carried in the end is not counted', async () => {
+    const { here, admit, session, lapse } = gateway()
+    const recorded = Promise.withResolvers<void>()
+    here.logging = () => recorded.promise
+    const both = [admit(page), admit(page)]
+    await new Promise(setImmediate)
+    session.advance('cut')
+    recorded.resolve()
+    for (const one of both) await expect(one).rejects.toThrow('ended')
+    lapse()
+    expect(here.log.map(({ message }) => message)).toEqual(['GET forwarded'])
+  })
+
+  test('that waited for the record of the first over the end of the second is told of at once', async () => {
+    const { here, admit, lapse } = gateway()
+    const recorded = Promise.withResolvers<void>()
+    here.logging = () => recorded.promise
+    const both = [admit(page), admit(page)]
+    await new Promise(setImmediate)
+    lapse()
+    recorded.resolve()
+    await Promise.all(both)
+    await new Promise(setImmediate)
+    expect(here.log.map(({ data }) => data.count)).toEqual([undefined, 1])
+    expect(vi.getTimerCount()).toBe(0)
+  })
+
+  test('is kept for a second and no longer, whether anybody comes again or not', async () => {
+    const { here, admit, lapse } = gateway()
+    await admit(page)
+    lapse()
+    expect(vi.getTimerCount()).toBe(0)
+    // Set back to the very second: what was answered in it is not there any more.
+    here.now -= 1000
+    await admit(page)
+    expect([here.looks, here.asked.length]).toEqual([2, 2])
+  })
+
+  test('is told of at the end of the second, and let go of in the next', async () => {
+    const { here, admit, lapse } = gateway()
+    await admit(page)
+    await admit(page)
+    lapse()
+    await new Promise(setImmediate)
+    expect(here.log.map(({ data }) => data.count)).toEqual([undefined, 1])
+    expect(vi.getTimerCount()).toBe(1)
+    lapse()
+    await new Promise(setImmediate)
+    expect([vi.getTimerCount(), here.log.length]).toEqual([0, 2])
   })
 
   test('whose record failed has no answer of it', async () => {
@@ -344,13 +403,34 @@ describe('while it is looked up', () => {
     expect(here.asked).toHaveLength(1)
   })
 
-  test('it keeps changing: answered all the same, for nobody else', async () => {
-    const { here, admit, session } = gateway()
-    here.looking = () => void session.stirred++
+  test.for<[string, (row: Row) => void]>([
+    ['the store is slow', ({ here }) => void (here.now += 1000)],
+    [
+      'connections come and go',
+      ({ session }) => session.bindAlso({} as never, session.obligations),
+    ],
+  ])('%s: answered all the same, for nobody else', async ([, change]) => {
+    const row = gateway()
+    const { here, admit } = row
+    here.looking = () => change(row)
     await admit(page)
     expect([here.looks, here.asked.length]).toEqual([4, 1])
     await admit(page)
     expect(here.asked).toHaveLength(2)
+  })
+
+  test('something is withdrawn each time: nothing is answered on what is known to be old', async () => {
+    const { here, admit, session } = gateway()
+    here.looking = () => void session.stirred++
+    await expect(admit(page)).rejects.toMatchObject({ code: 'store.unavailable' })
+    expect([here.looks, here.asked, here.log]).toEqual([4, [], []])
+  })
+
+  test('the session ends: nobody is asked, and nothing is said to go on', async () => {
+    const { here, admit, session } = gateway()
+    here.looking = () => void session.advance('cut')
+    await expect(admit(page)).rejects.toMatchObject({ code: 'session.ended' })
+    expect([here.asked, here.log]).toEqual([[], []])
   })
 
   test('the store fails: who comes next looks again', async () => {

@@ -5,9 +5,10 @@ import { connect, type AddressInfo, type Socket } from 'node:net'
 import { duplexPair } from 'node:stream'
 import type { TLSSocket } from 'node:tls'
 import { randomBytes } from 'node:crypto'
-import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test } from 'vitest'
+import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { WebSocket, WebSocketServer, type ClientOptions } from 'ws'
 import type { OpenedSession, Problem } from '#api'
+import { Openings } from '../../../../gateway/access/openings.ts'
 import { carryUpgrade, takeSocket, upgradeToken } from '../../../../gateway/access/upgrade.ts'
 import { dial, soon, until } from '../../../support/node.ts'
 import { oblige } from '../../../support/policy.ts'
@@ -66,6 +67,12 @@ function browse(
 async function opened(socket: WebSocket): Promise<WebSocket> {
   await soon('the WebSocket opens', once(socket, 'open'))
   return socket
+}
+
+/** As many connections of whoever asks wait for their turn as may, until the test is over. */
+function crowded(): void {
+  const turn = vi.spyOn(Openings.prototype, 'turn').mockResolvedValue('full')
+  onTestFinished(() => turn.mockRestore())
 }
 
 /** Status and code with which an upgrade was refused. */
@@ -242,6 +249,14 @@ describe('a WebSocket', () => {
     expect(outcomes.filter((one) => one === 'open')).toHaveLength(5)
     expect(new Set(outcomes)).toEqual(new Set(['open', '429 session.limit']))
   })
+})
+
+test('where as many of their connections wait as may, neither a page nor a socket has one more', async () => {
+  const { cookie } = await enter()
+  crowded()
+  expect(await refused(browse(cookie))).toEqual([429, 'session.limit'])
+  const page = await web.ask('/', { headers: { cookie } })
+  expect([page.status, page.text]).toEqual([429, expect.stringContaining('session.limit')])
 })
 
 describe('nobody is upgraded', () => {
