@@ -30,6 +30,9 @@ export const certificateData = {
  */
 const effect = 'public text?'
 
+/** Of a device that comes into another state. */
+export const movedData = { effect, detail: 'public json?' } as const satisfies Fields
+
 export const grantData = {
   effect,
   processes: 'public texts?',

@@ -18,7 +18,7 @@ import { ownPeople, sharedPeople, type PeopleStores } from './people-stores.ts'
 import type { Changes } from './sessions/changes.ts'
 import { LateEnds } from './sessions/late-ends.ts'
 import type { SessionStore } from './sessions/session.ts'
-import type { AuditorStore } from './recordings/auditors.ts'
+import { MAX_AUDITORS, type Auditor, type AuditorStore } from './recordings/auditors.ts'
 import type { RedisSettings } from './store-settings.ts'
 import { RedisAnswerStore } from './store/redis/answers.ts'
 import { RedisAuditorStore } from './store/redis/auditors.ts'
@@ -95,7 +95,7 @@ const OWN = [
 interface Before {
   readonly thread: SqliteThread
   readonly logger: Logger
-  readonly log: Pick<AuditLog, 'vkeys'>
+  readonly log: Pick<AuditLog, 'vkeys' | 'append'>
 }
 
 /** Opens them. Rejects with StoreError: those of `RedisConnection.open` and `sharedPeople`, `store.name`, `store.left`. */
@@ -147,7 +147,7 @@ export async function openStores(
   const devices = new RedisDeviceStore(redis)
   await takeDevices(own.devices, devices, holder, logger)
   const auditors = new RedisAuditorStore(redis)
-  await auditors.take(holder, await own.auditors.list())
+  await takeAuditors(await own.auditors.list(), auditors, holder, { log, logger })
   const sessions = new LateEnds(new RedisSessionStore(redis, config.gateway))
   return {
     grants,
@@ -228,6 +228,34 @@ async function takeDevices(
   const all = await from.list()
   for (let at = 0; at < all.length; at += AT_ONCE)
     await Promise.all(all.slice(at, at + AT_ONCE).map(take))
+}
+
+/** Whoever is taken over reads what every gateway records from then on: each is named, also in the audit log. */
+async function takeAuditors(
+  own: readonly Auditor[],
+  to: RedisAuditorStore,
+  holder: string,
+  { log, logger }: Pick<Before, 'log' | 'logger'>,
+): Promise<void> {
+  const { taken, left } = await to.take(holder, own, MAX_AUDITORS)
+  for (const { name, recipient, by } of taken) {
+    logger.warn(
+      { auditor: name, recipient, by },
+      'an auditor in store.sqlite: what any of the gateways records is sealed to this key too from now on',
+    )
+    await log.append({
+      code: 'admin.call',
+      message: `auditor ${name} is taken over from store.sqlite: recordings of all gateways are sealed to this key too`,
+      status: 'success',
+      actor: { uid: 'gateway' },
+      data: { operation: 'auditor:add', verb: 'create', entity: `auditor:${name}:${recipient}` },
+    })
+  }
+  if (left.length > 0)
+    logger.warn(
+      { left },
+      `auditors in store.sqlite that were not taken over: their name or key is another’s on Redis, or there are ${MAX_AUDITORS} already`,
+    )
 }
 
 function placeOf({ ca_file, cert_file, key_file, ...rest }: RedisSettings): RedisPlace {

@@ -832,6 +832,9 @@ const takenBack = [
   'grant.burn',
   'session.lock',
   'session.unlock',
+  'device.quarantine',
+  'device.resume',
+  'device.retire',
 ]
 
 /**
@@ -850,9 +853,11 @@ const notDone = /^(?:without effect|not known whether this took effect): /
 /** By which an act and its failure know each other; null: it is no act that is recorded before the store is told. @param {Event} event */
 function actOf(event) {
   const who = event['actor']?.user?.uid
-  const { grant, scope, target, operation, entity } = own(event)
-  if (takenBack.includes(code(event)))
-    return JSON.stringify([code(event), grant, scope, target, lockOf(event), who])
+  const { grant, scope, target, device, operation, entity } = own(event)
+  if (takenBack.includes(code(event))) {
+    const whose = code(event).startsWith('device.') ? device : target
+    return JSON.stringify([code(event), grant, scope, whose, lockOf(event), who])
+  }
   if (code(event) !== 'admin.call') return null
   const message = String(event['message'])
   const isDone = event['status_id'] === 1

@@ -391,7 +391,8 @@ def prove_part(entries, part, keys, skipped):
 
 
 NOT_DONE = re.compile("(?:without effect|not known whether this took effect): ")
-TAKEN_BACK = ("grant.approve", "grant.reject", "grant.revoke", "grant.burn", "session.lock", "session.unlock")
+TAKEN_BACK = ("grant.approve", "grant.reject", "grant.revoke", "grant.burn", "session.lock", "session.unlock",
+              "device.quarantine", "device.resume", "device.retire")
 
 
 def mark_undone(events):
@@ -399,7 +400,8 @@ def mark_undone(events):
     told = {}
     for event in events:
         facts, done = own(event), event["status_id"] == 1
-        key = (code(event), facts.get("grant"), facts.get("scope"), facts.get("target"), lock_of(event), uid_of(event))
+        whose = facts.get("device" if code(event).startswith("device.") else "target")
+        key = (code(event), facts.get("grant"), facts.get("scope"), whose, lock_of(event), uid_of(event))
         if code(event) == "admin.call" and (done or NOT_DONE.match(event["message"])):
             words = event["message"] if done else NOT_DONE.sub("", event["message"], count=1)
             key = (words, facts.get("operation"), facts.get("entity"), uid_of(event))

@@ -5,6 +5,7 @@ import type { DecisionRef } from '../decisions.ts'
 import { Refusal } from '../problem.ts'
 import type { Device, DeviceState, DeviceStore } from './device.ts'
 import type { EndingDevices } from './ending.ts'
+import { moveRecorded } from './move.ts'
 import { revokeAndCut, type Reach, type RevocationRoom, type Revoked } from './revoke.ts'
 import { deviceToken, type TokenRoom } from './token.ts'
 
@@ -42,7 +43,7 @@ export async function decommission(
   const reach = { ...call, reason: 'cessationOfOperation' } as const
   const revoked = await endEverywhere(room, id, reach)
   const { actor, src, decision, words } = asker
-  await room.log.append({
+  const event = {
     code: 'device.retire',
     message: `${id}: ${words}`,
     status: 'success',
@@ -59,9 +60,11 @@ export async function decommission(
         time_to_cut_ms: revoked.timeToCutMs,
       },
     },
-  })
+  } as const
+  await room.log.append(event)
   const from = ['pending', 'active', 'quarantined', 'revoked', 'retired'] as const
-  return { device: await moved(room, id, from, 'retired'), revoked }
+  const after = await moveRecorded(room, event, { id, from, to: 'retired' })
+  return { device: after ?? changed(id, 'retired'), revoked }
 }
 
 /**
@@ -124,7 +127,10 @@ async function moved(
   to: DeviceState,
 ): Promise<Device> {
   const device = await room.devices.move(id, from, to)
-  if (device !== undefined) return device
+  return device ?? changed(id, to)
+}
+
+function changed(id: string, to: DeviceState): never {
   throw new Refusal('device.state', `the device was changed meanwhile and is not ${to}`, {
     nextStep: `look at it again: sallyport device show ${id}`,
   })

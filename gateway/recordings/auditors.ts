@@ -29,7 +29,8 @@ export interface AuditorStore {
 
 /** A recording is sealed to at least so many: one lost key must not lose what was recorded. */
 const MIN_AUDITORS = 2
-const MAX_AUDITORS = 16
+/** And to no more. */
+export const MAX_AUDITORS = 16
 
 /** Those that recordings are sealed to now. Throws Refusal `recording.unavailable` where they are too few. */
 export async function recipients(store: Pick<AuditorStore, 'list'>): Promise<readonly Recipient[]> {

@@ -28,8 +28,11 @@ export interface Withdrawal {
   readonly narrowed?: ((cut: CutConnection) => void) | undefined
   /** The reason that a cut under this trigger is recorded with; default `policy_recheck`. */
   readonly reason?: Cause['reason'] | undefined
-  /** What it touches ends, whatever the store still says of its grant: somebody took that back, and the store did not take it. */
-  readonly fallen?: boolean | undefined
+  /**
+   * What it touches ends, whatever the store still says of its grant: somebody took that back, and the store did not take it.
+   * Where it is of something else that it ends, in these words.
+   */
+  readonly fallen?: boolean | Pick<Cause, 'code' | 'message' | 'next'> | undefined
 }
 
 export interface CutSession {
@@ -67,7 +70,8 @@ interface Round {
   readonly narrowing: Promise<void>[]
 }
 
-function takenBack({ reason = 'policy_recheck' }: Withdrawal): Cause {
+function takenBack({ reason = 'policy_recheck', fallen }: Withdrawal): Cause {
+  if (typeof fallen === 'object') return { reason, ...fallen }
   return {
     reason,
     code: reason === 'grant_burned' ? 'grant.expired' : 'grant.revoked',
@@ -175,7 +179,8 @@ export class Reauthorization implements Disposable {
   async #decide(session: LiveSession, round: Round): Promise<Cause | undefined> {
     const changed = session.changed
     const now = this.#room.now()
-    if (round.withdrawal.fallen === true) return takenBack(round.withdrawal)
+    if (round.withdrawal.fallen !== undefined && round.withdrawal.fallen !== false)
+      return takenBack(round.withdrawal)
     const { cause, kept } = await this.#judge(session, round)
     if (cause !== undefined || kept === undefined) return cause
     for (const decision of kept.decisions) session.decided(refOf(decision), now)

@@ -20,11 +20,12 @@ import { actorOf, srcOf } from '../../events.ts'
 import type { Device, DeviceState, DeviceStore, Process } from '../../devices/device.ts'
 import type { EndingDevices } from '../../devices/ending.ts'
 import type { Presence, Registry } from '../../devices/presence.ts'
+import { moveRecorded } from '../../devices/move.ts'
 import { ANOTHER_ID, decommission, replace, revokeDevice } from '../../devices/retire.ts'
 import type { RevocationRoom } from '../../devices/revoke.ts'
 import { deviceToken, type TokenRoom } from '../../devices/token.ts'
 import { Refusal } from '../../problem.ts'
-import type { Reauthorization } from '../../sessions/reevaluate.ts'
+import type { Reauthorization, Withdrawal } from '../../sessions/reevaluate.ts'
 import { requireZone } from '../../zone.ts'
 import type { Api } from '../api.ts'
 import { authorize, type Authorization } from '../authorize.ts'
@@ -192,6 +193,13 @@ function exists({ id, state }: Device): Refusal {
   })
 }
 
+/** As policy says it of a device that is in quarantine. */
+const SHUT = {
+  code: 'device.quarantined',
+  message: 'the device was put into quarantine',
+  next: undefined,
+} as const
+
 function states(api: Api, room: DeviceRoutes): void {
   const authorization = { ...room, api }
   const rows: readonly {
@@ -219,7 +227,7 @@ function states(api: Api, room: DeviceRoutes): void {
         const { state } = await known(room, id)
         if (!from.includes(state))
           throw new Refusal('device.state', `the device is ${state}; it cannot be moved to ${to}`)
-        await room.log.append({
+        const event = {
           code: `device.${verb}`,
           message: `${id}: ${reason}`,
           status: 'success',
@@ -227,15 +235,25 @@ function states(api: Api, room: DeviceRoutes): void {
           src: srcOf(caller.source),
           device: id,
           decisions: [caller.decision],
-        })
-        const moved = await room.devices.move(id, from, to)
+        } as const
+        await room.log.append(event)
+        const cut = async (fallen?: Withdrawal['fallen']) =>
+          await room.reauthorization.withdraw((session) => session.device === id, {
+            trigger: 'device',
+            at,
+            by: caller.subject.id,
+            fallen,
+          })
+        const moved = await moveRecorded(room, event, { id, from, to }).catch(
+          async (error: unknown) => {
+            // Nobody knows whether it is shut: what runs here ends, and whoever asked asks again.
+            if (to === 'quarantined') await cut(SHUT)
+            throw error
+          },
+        )
+        await cut()
         if (moved === undefined)
           throw new Refusal('device.state', `the device cannot be moved to ${to} now`)
-        await room.reauthorization.withdraw((session) => session.device === id, {
-          trigger: 'device',
-          at,
-          by: caller.subject.id,
-        })
         return await view(room, moved)
       },
     )

@@ -7,26 +7,38 @@
  *     answersof:<owner>        zset by until: all of one
  *     answersdone:<owner>      zset by until: of one, what is answered
  *     answersowners            zset: owners by how many of theirs are answered
+ *     answersbodies:<owner>    zset by until: of one, what is answered with a body that is kept
+ *     answersheavy             zset: owners by octets of their bodies
  *     answersoctets            counter: octets of all bodies
  */
 
 /** What has run out goes with what comes, so many at a time: more than come. */
 const SWEPT = 64
-/** Times that an answer makes room by giving up others; where that is not enough its body is not kept. */
+/** Bodies that are given up at most for one that comes; where that is not enough it is not kept itself. */
 const ROUNDS = 64
 
 export const answerPrelude = `
 local P = KEYS[1]
 local function key(name) return P .. 'answer:' .. name end
+local function drop_body(name, owner)
+  if redis.call('ZREM', P .. 'answersbodies:' .. owner, name) == 0 then return end
+  local size = redis.call('HGET', key(name), 'size')
+  redis.call('HDEL', key(name), 'body')
+  redis.call('HSET', key(name), 'size', 0)
+  redis.call('DECRBY', P .. 'answersoctets', size)
+  if tonumber(redis.call('ZINCRBY', P .. 'answersheavy', -size, owner)) <= 0 then
+    redis.call('ZREM', P .. 'answersheavy', owner)
+  end
+end
 local function forget(name)
-  local owner, status, size = unpack(redis.call('HMGET', key(name), 'owner', 'status', 'size'))
+  local owner, status = unpack(redis.call('HMGET', key(name), 'owner', 'status'))
+  if status then drop_body(name, owner) end
   redis.call('DEL', key(name))
   redis.call('ZREM', P .. 'answers', name)
   if not owner then return end
   redis.call('ZREM', P .. 'answersof:' .. owner, name)
   if not status then return end
   redis.call('ZREM', P .. 'answersdone:' .. owner, name)
-  redis.call('DECRBY', P .. 'answersoctets', size)
   if tonumber(redis.call('ZINCRBY', P .. 'answersowners', -1, owner)) <= 0 then
     redis.call('ZREM', P .. 'answersowners', owner)
   end
@@ -66,7 +78,10 @@ redis.call('ZADD', P .. 'answersof:' .. owner, ends, name)
 return { 'claimed' }
 `
 
-/** ARGV: name, status, octets of bodies that all may have together, and the body, where one is kept. */
+/**
+ * ARGV: name, status, octets of bodies that all may have together, and the body, where one is kept. Where there is no room for
+ * it the oldest body goes of whoever has the most octets of them, never a key: what was done stays known as done.
+ */
 const finishAnswer = `
 local name, most, body = ARGV[1], tonumber(ARGV[3]), ARGV[4]
 local owner, status, ends = unpack(redis.call('HMGET', key(name), 'owner', 'status', 'until'))
@@ -74,14 +89,21 @@ if not owner or status then return 0 end
 local size = body and #body or 0
 local function held() return tonumber(redis.call('GET', P .. 'answersoctets') or 0) end
 for _ = 1, size <= most and ${ROUNDS} or 0 do
-  if held() + size <= most or not give_up_of_most(1) then break end
+  if held() + size <= most then break end
+  local heaviest = redis.call('ZREVRANGE', P .. 'answersheavy', 0, 0)[1]
+  if not heaviest then break end
+  drop_body(redis.call('ZRANGE', P .. 'answersbodies:' .. heaviest, 0, 0)[1], heaviest)
 end
 if held() + size > most then
   body = nil
   size = 0
 end
 redis.call('HSET', key(name), 'status', ARGV[2], 'size', size)
-if body then redis.call('HSET', key(name), 'body', body) end
+if body then
+  redis.call('HSET', key(name), 'body', body)
+  redis.call('ZADD', P .. 'answersbodies:' .. owner, ends, name)
+  redis.call('ZINCRBY', P .. 'answersheavy', size, owner)
+end
 redis.call('INCRBY', P .. 'answersoctets', size)
 redis.call('ZADD', P .. 'answersdone:' .. owner, ends, name)
 redis.call('ZINCRBY', P .. 'answersowners', 1, owner)

@@ -32,12 +32,24 @@ end
 /** ARGV: name, recipient, addedAt, by, confirmedAt or '', secret or ''. Gives 0 where the name or the key is there. */
 const addAuditor = `return put(unpack(ARGV))`
 
-/** ARGV: directory, and six of each auditor in its file: those of them that are not here. Once for each directory: who was removed since stays so. */
+/**
+ * ARGV: directory, how many there may be, and six of each auditor in its file: those of them that are not here. Once for each
+ * directory: who was removed since stays so. Gives the names of whom it took, and of whom it did not for want of room or because
+ * the name or the key is another's.
+ */
 const takeAuditors = `
-if redis.call('SETNX', P .. 'auditorsfrom:' .. ARGV[1], '1') == 0 then return 0 end
-local taken = 0
-for at = 2, #ARGV, 6 do taken = taken + put(unpack(ARGV, at, at + 5)) end
-return taken
+if redis.call('SETNX', P .. 'auditorsfrom:' .. ARGV[1], '1') == 0 then return { {}, {} } end
+local taken, left = {}, {}
+for at = 3, #ARGV, 6 do
+  local name, recipient = ARGV[at], ARGV[at + 1]
+  local room = redis.call('ZCARD', P .. 'auditors') < tonumber(ARGV[2])
+  if room and put(unpack(ARGV, at, at + 5)) == 1 then
+    taken[#taken + 1] = name
+  elseif redis.call('HGET', P .. 'auditorkeys', recipient) ~= name then
+    left[#left + 1] = name
+  end
+end
+return { taken, left }
 `
 
 /** Oldest first. */

@@ -1,7 +1,7 @@
 /** Whose keys open recordings (recordings/auditors.ts), in Redis: what any gateway records is sealed to the same; auditing.ts has the transactions. */
 import type { Auditor, AuditorStore } from '../../recordings/auditors.ts'
 import type { RedisConnection } from './connection.ts'
-import { fieldsOf, lists, number, numberOrNull, text, type Fields } from './row.ts'
+import { fieldsOf, lists, number, numberOrNull, strings, text, type Fields } from './row.ts'
 
 function auditorOf(fields: Fields): Auditor {
   return {
@@ -46,9 +46,18 @@ export class RedisAuditorStore implements AuditorStore {
     await this.#redis.write('removeAuditor', name)
   }
 
-  /** Takes over what is in the file of `directory` and not here, the first time that it is asked for it; gives how many that were. */
-  async take(directory: string, auditors: readonly Auditor[]): Promise<number> {
+  /**
+   * Takes over what is in the file of `directory` and not here, the first time that it is asked for it, up to `most` in all;
+   * `left` are the names of those that it did not take, though they are not here.
+   */
+  async take(
+    directory: string,
+    auditors: readonly Auditor[],
+    most: number,
+  ): Promise<{ readonly taken: readonly Auditor[]; readonly left: readonly string[] }> {
     const rows = auditors.flatMap(argsOf)
-    return Number(await this.#redis.write('takeAuditors', directory, ...rows))
+    const said = lists(await this.#redis.write('takeAuditors', directory, String(most), ...rows))
+    const [names = [], left = []] = said.map(strings)
+    return { taken: auditors.filter(({ name }) => names.includes(name)), left }
   }
 }

@@ -245,6 +245,41 @@ describe('what an administrator did', () => {
   })
 })
 
+describe('a device that comes into another state', () => {
+  const move = (
+    code: 'device.quarantine' | 'device.resume' | 'device.retire',
+    device: string,
+    failure?: { readonly reason: string; readonly effect: string },
+  ): EventInput => ({
+    code,
+    message: `${device}: ${failure === undefined ? 'odd' : 'it failed'}`,
+    status: failure === undefined ? 'success' : 'failure',
+    actor: olga,
+    reason: failure?.reason,
+    device,
+    data: { effect: failure?.effect },
+  })
+  const rows = [
+    { reason: 'store.unavailable', effect: 'unknown', says: 'NOT CONFIRMED' },
+    { reason: 'device.state', effect: 'none', says: 'WITHOUT EFFECT' },
+  ]
+  test.for(rows)('and did not ($effect) is told so, and no other is', ({ says, ...failure }) => {
+    const codes = ['device.quarantine', 'device.resume', 'device.retire'] as const
+    const { text, other } = told((month) => {
+      for (const code of codes) {
+        month.write(move(code, 'press-08'))
+        month.write(move(code, `press-07 ${code}`))
+        month.write(move(code, `press-07 ${code}`, failure))
+      }
+    })
+    expect(text).not.toMatch(/(NOT CONFIRMED|WITHOUT EFFECT).*press-08/)
+    for (const code of codes) {
+      expect(text).toMatch(new RegExp(`${says} \\(event \\d+\\): press-07 ${code}: odd`))
+      if (hasForeign) expect(other()?.out).toContain(`${says}: press-07 ${code}: odd`)
+    }
+  })
+})
+
 describe('a lock, or the end of one', () => {
   const rows = [
     { reason: 'store.unavailable', effect: 'unknown', says: 'NOT CONFIRMED', done: 0 },

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { Redis } from 'ioredis'
 import { pino } from 'pino'
 import { afterAll, describe, expect, onTestFinished, test, vi } from 'vitest'
+import type { AuditLog } from '#audit'
 import { readConfig, type Config } from '../../../gateway/config.ts'
 import type { Device } from '../../../gateway/devices/device.ts'
 import type { Grant } from '../../../gateway/grants/grant.ts'
@@ -77,6 +78,9 @@ const home = mkdtempSync(join(tmpdir(), 'sallyport-opening-'))
 afterAll(() => rmSync(home, { recursive: true }))
 
 /** Opens the stores of a gateway that has this in its file; they are closed with the test. */
+/** What the log was told, of all that opened. */
+const said: string[] = []
+
 async function opening(redis: RedisSettings, kept: Kept = {}): Promise<Stores> {
   const undo = new AsyncDisposableStack()
   onTestFinished(async () => await undo[Symbol.asyncDispose]())
@@ -102,7 +106,11 @@ async function opening(redis: RedisSettings, kept: Kept = {}): Promise<Stores> {
   const { public_host = 'gate.plant.example' } = kept
   const place = { gateway, data, public_host }
   const config = { ...readConfig({ environment: {} }), ...place, store: { redis } }
-  const log = { vkeys: [vkey] }
+  const append: AuditLog['append'] = async ({ message }) => {
+    said.push(message)
+    return await Promise.resolve(0 as never)
+  }
+  const log = { vkeys: [vkey], append }
   return await openStores(config, { thread, log, logger: pino({ level: 'silent' }) }, undo)
 }
 
@@ -226,15 +234,25 @@ describe.skipIf(!haveRedis)('a gateway with a redis-server does not start', () =
     await using redis = await RedisConnection.open(own.place, TENANT)
     const shared = new RedisAuditorStore(redis)
     await shared.add(auditorCalled('ann', { recipient: 'age1other' }))
+    said.splice(0)
     const confirmed = { confirmed_at: NOW, secret_sha256: null }
     const kept = { auditors: [auditorCalled('ann'), auditorCalled('bea', confirmed)] }
     await opening(own.place, kept)
     const names = async () => (await shared.list()).map(({ name }) => name)
     expect(await names()).toEqual(['ann', 'bea'])
     expect((await shared.find('bea'))?.confirmed_at).toBe(NOW)
+    expect(said.splice(0)).toEqual([
+      'auditor bea is taken over from store.sqlite: recordings of all gateways are sealed to this key too',
+    ])
     await shared.remove('bea')
     await opening(own.place, kept)
-    expect(await names()).toEqual(['ann'])
+    expect([await names(), said]).toEqual([['ann'], []])
+    const many = Array.from({ length: 20 }, (_, at) => auditorCalled(`n${at}`))
+    expect(await shared.take('another', many, 16)).toEqual({
+      taken: many.slice(0, 15),
+      left: ['n15', 'n16', 'n17', 'n18', 'n19'],
+    })
+    expect(await shared.take('a third', many.slice(0, 1), 16)).toEqual({ taken: [], left: [] })
   })
 
   test('while grants in its file have not ended', async () => {

@@ -139,7 +139,7 @@ describe.skipIf(!haveRedis)('redis-server', () => {
     expect(said).toEqual([false, true, false].map((elsewhere) => ({ outcome: 'begun', elsewhere })))
   })
 
-  test('the bodies of answers take no more than they may: of whoever has the most the oldest go', async () => {
+  test('the bodies of answers take no more than they may: the oldest go of whose are the longest, and no key with them', async () => {
     const store = new RedisAnswerStore(await connection(), 'gw1', 100)
     const answer = async (name: string, at: number, octets: number) => {
       const claim = claimOf(name, { owner: name.slice(0, 1), at, until: at + 99 })
@@ -147,13 +147,23 @@ describe.skipIf(!haveRedis)('redis-server', () => {
       await store.finish(name, { status: 200, body: 'x'.repeat(octets) })
       return claim
     }
-    const claims = [await answer('v1', 1, 40), await answer('v2', 2, 40), await answer('o1', 3, 20)]
-    claims.push(await answer('o2', 4, 30), await answer('o3', 5, 101))
-    const kept = []
-    for (const one of claims) kept.push(await store.claim(one))
-    // The first made room for the fourth; for the fifth, which is longer than all may be, none has to.
-    expect(kept.map(({ outcome }) => outcome)).toEqual(['claimed', 'done', 'done', 'done', 'done'])
-    expect(kept.at(-1)).toMatchObject({ kept: { status: 200, body: null } })
+    // The many short ones of another are not what is in the way.
+    const claims = [await answer('o1', 0, 5), await answer('o2', 1, 5), await answer('o3', 2, 5)]
+    claims.push(await answer('v1', 3, 40), await answer('v2', 4, 40), await answer('w1', 5, 30))
+    // For one that is longer than all may be none has to go.
+    claims.push(await answer('w2', 6, 101), await answer('w3', 7, 20))
+    const kept: (readonly [string, number | null])[] = []
+    for (const one of claims) {
+      const said = await store.claim(one)
+      const body = said.outcome === 'done' ? said.kept.body : undefined
+      kept.push([said.outcome, body?.length ?? null])
+    }
+    const lengths = [5, 5, 5, null, null, 30, null, 20]
+    expect(kept).toEqual(lengths.map((length) => ['done', length]))
+    // Over, they leave nothing behind.
+    for (let at = 0; at < 8; at++) await store.claim(claimOf('n', { at: 200, until: 201 }))
+    await store.release('n')
+    expect(await keysOf(`part-${count}`)).toEqual([`{part-${count}}:answersoctets`])
   })
 
   test('that the certificates of a device have ended stays with it, whatever becomes of its state', async () => {

@@ -209,6 +209,34 @@ describe.skipIf(!haveRedis)('a gateway on redis-server', () => {
     expect((await here.vendor.call('POST', '/sessions', asked)).body.code).toBe('grant.revoked')
   })
 
+  test('whose Redis is full cuts here what runs on a device that somebody quarantines, and says that it is not known to be so', async () => {
+    const one = await carried()
+    const owner = new Redis(server.place)
+    onTestFinished(async () => {
+      await owner.config('SET', 'maxmemory', '0')
+      owner.disconnect()
+    })
+    await owner.config('SET', 'maxmemory', '1')
+    const quarantine = async () =>
+      await here.node.admin.call('POST', '/devices/press-07/quarantine', { reason: 'odd' })
+    const [refused, gone] = await Promise.all([quarantine(), one.line.gone()])
+    expect([refused.status, refused.body.code, gone.code]).toEqual([
+      503,
+      'store.unavailable',
+      'device.quarantined',
+    ])
+    const said = here.node.events(one.from).filter(({ code }) => code === 'device.quarantine')
+    expect(said.map(({ text }) => /"effect":"(\w+)"/.exec(text)?.[1])).toEqual([
+      undefined,
+      'unknown',
+    ])
+    await owner.config('SET', 'maxmemory', '0')
+    const shared = async () => (await here.node.health()).parts['shared_store']
+    await until('it is ready', async () => (await shared()) === true)
+    expect((await quarantine()).status).toBe(200)
+    await here.node.admin.ask('POST', '/devices/press-07/resume', { reason: 'fine' })
+  })
+
   test('shuts out, from its start on, what is locked elsewhere while it reads the locks for the first time', async () => {
     const { locks } = await other()
     const id = newId('l')
