@@ -5,7 +5,7 @@
 import { hash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
-import { dirname } from 'node:path'
+import { dirname, resolve } from 'node:path'
 import { isSea } from 'node:sea'
 import { compileFunction } from 'node:vm'
 import { UPDATE_WORD } from '#boot'
@@ -20,8 +20,9 @@ const GIVEN = ['exports', 'require', 'module', '__filename', '__dirname']
  * manager start again, which looks again at what is to run.
  */
 export function becomesUpdate(): boolean {
-  const [, , word, sha256 = '', file = ''] = process.argv
+  const [, , word, sha256 = '', named = ''] = process.argv
   if (!isSea() || word !== UPDATE_WORD) return false
+  const file = resolve(named)
   const octets = readFileSync(file)
   if (hash('sha256', octets, 'hex') !== sha256) {
     process.stderr.write(`${file} is not ${sha256}\n`)

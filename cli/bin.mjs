@@ -4,11 +4,8 @@ import { fileURLToPath } from 'node:url'
 import { meetsFloor, run } from './guard.mjs'
 
 if (meetsFloor(process.versions.node)) {
-  // Who reads it has seen enough, as `| head` has. What is left is not done: a pipeline must not take that for done.
-  process.stdout.on('error', (error) => {
-    if (!('code' in error) || error.code !== 'EPIPE') throw error
-    process.exit(1)
-  })
+  const { stopsUnread } = await import('./unread.ts')
+  stopsUnread()
   const { main } = await import('./main.ts')
   const code = await main(process.argv)
   if (typeof code === 'number') process.exitCode = code

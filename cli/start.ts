@@ -2,6 +2,7 @@
  * `run` of the agent in one file: this process becomes, with the same process id, the agent that is to run here, under
  * the arguments that keep Node small. Which one that is, #boot says; docs/updates.md "On the device".
  */
+import { resolve } from 'node:path'
 import { isSea } from 'node:sea'
 import { chooseAgent, Shelf, UPDATE_WORD, watchTrial, type Chosen } from '#boot'
 import { leanManner, type Manner } from './lean.ts'
@@ -14,7 +15,8 @@ export function becomeAgent(words: readonly string[]): void {
   const lean = leanManner()
   const own = isSea() ? [] : [process.argv[1] ?? '']
   const folder = dataOf(words)
-  if (folder !== undefined) becomeChosen(new Shelf(folder), lean, own, words)
+  // What comes of it is given to a shell and to Node, which takes a file by its whole path.
+  if (folder !== undefined) becomeChosen(new Shelf(resolve(folder)), lean, own, words)
   else if (lean !== undefined) become([...lean.args, ...own], words, lean.env)
 }
 

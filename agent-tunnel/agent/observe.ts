@@ -11,9 +11,12 @@ import type { Dialled } from './target.ts'
 /** A look at the processes takes milliseconds; one that has not come back by then never will. */
 export const LOOK_TIMEOUT_MS = 10_000
 
+/** The next step where the kernel sends on what is dialled: kube-proxy's services, the published ports of a container. */
+const TRANSLATED = "where addresses are translated, dial the container's own"
+
 const UNOBSERVED: Readonly<Record<Unobserved, string>> = {
   not_accepted: 'no process accepted the connection in time',
-  elsewhere: 'no process of this machine accepted the connection; is it a "lan" target?',
+  elsewhere: `no process of this machine accepted the connection; is it a "lan" target? ${TRANSLATED}`,
   unsettled: 'the processes that own the connection kept changing, or are too many',
 }
 
@@ -46,7 +49,7 @@ export function assertBeside(process: string, target: Dialled): void {
   const here = target.kind === 'lan' ? 'tcp' : 'udp'
   throw new Refused(
     'target.unreachable',
-    `the ${target.kind} target ${process} is this machine itself; write "${here}"`,
+    `the ${target.kind} target ${process} is this machine itself; write "${here}"; ${TRANSLATED}`,
   )
 }
 

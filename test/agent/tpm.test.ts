@@ -7,7 +7,7 @@ import { once } from 'node:events'
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { describe, expect, test } from 'vitest'
+import { describe, expect, onTestFinished, test } from 'vitest'
 import { Directory } from './device.ts'
 import { DEVICE, FakeGateway, holds, openStream, proceed, soon } from './gateway.ts'
 import { startProgram } from './programs/process.ts'
@@ -21,7 +21,7 @@ const MODULE = inLibraries('libtpm2_pkcs11.so.1')
 const ready =
   MODULE !== undefined &&
   inLibraries('engines-3/pkcs11.so') !== undefined &&
-  ['/usr/bin/swtpm', '/usr/bin/pkcs11-tool'].every((path) => existsSync(path))
+  ['/usr/bin/setpriv', '/usr/bin/swtpm', '/usr/bin/pkcs11-tool'].every((path) => existsSync(path))
 const PIN = '123456'
 /** In the data directory of the agent, which is its user's. */
 const STORE = 'data/tpm2'
@@ -52,7 +52,9 @@ class Tpm implements AsyncDisposable {
       ['--server', `type=unixio,path=${path}`, '--ctrl', `type=unixio,path=${path}.ctrl`],
       ['--flags', 'not-need-init,startup-clear', '--pid', `file=${listening}`],
     ]
-    this.#running = spawn('/usr/bin/swtpm', words.flat(), { stdio: 'ignore' })
+    // Whatever becomes of this process, the TPM ends with it.
+    const bound = ['--pdeathsig', 'KILL', '/usr/bin/swtpm', ...words.flat()]
+    this.#running = spawn('/usr/bin/setpriv', bound, { stdio: 'ignore' })
     // It writes that down behind listening on both.
     await holds(() => expect(existsSync(listening)).toBe(true))
   }
@@ -86,8 +88,9 @@ describe.skipIf(!ready)(
         const made = spawnSync('pkcs11-tool', ['--module', MODULE!, ...words], {
           encoding: 'utf8',
           env,
+          timeout: 60_000,
         })
-        expect(made.status, made.stderr).toBe(0)
+        expect(made.status, made.error?.message ?? made.stderr).toBe(0)
       }
       const own = ['--token-label', DEVICE, '--login']
       make('--init-token', '--slot-index', '0', '--label', DEVICE, '--so-pin', '567890')
@@ -107,6 +110,7 @@ describe.skipIf(!ready)(
       const enrolling = spawn(process.execPath, [bin, ...words], {
         env: { ...env, SALLYPORT_TOKEN: await gateway.bench.token() },
       })
+      onTestFinished(() => void enrolling.kill('SIGKILL'))
       let said = ''
       enrolling.stderr.on('data', (text: Buffer) => (said += text.toString()))
       const [code] = (await once(enrolling, 'close')) as [number | null]
@@ -116,6 +120,7 @@ describe.skipIf(!ready)(
       await tpm.off()
       await tpm.on()
       const agent = spawn(process.execPath, [bin, 'agent', 'run', '--data', data], { env })
+      onTestFinished(() => void agent.kill('SIGKILL'))
       const ended = once(agent, 'exit')
       let log = ''
       agent.stderr.on('data', (text: Buffer) => (log += text.toString()))

@@ -6,9 +6,11 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { expect, test } from 'vitest'
 
-const bin = fileURLToPath(new URL('../../cli/bin.mjs', import.meta.url))
-
-test('it stops, says nothing more, and is no success', () => {
+test.for([
+  ['bin.mjs', 'policy'],
+  ['device.ts', 'enroll'],
+])('it stops, says nothing more, and is no success: %s', ([command = '', word = '']) => {
+  const file = fileURLToPath(new URL(`../../cli/${command}`, import.meta.url))
   const folder = mkdtempSync(join(tmpdir(), 'sallyport-reader-'))
   try {
     const pipe = join(folder, 'pipe')
@@ -16,7 +18,7 @@ test('it stops, says nothing more, and is no success', () => {
     const reader = openSync(pipe, constants.O_RDONLY | constants.O_NONBLOCK)
     const out = openSync(pipe, constants.O_WRONLY)
     closeSync(reader)
-    const ran = spawnSync(process.execPath, [bin, 'policy', '--help'], {
+    const ran = spawnSync(process.execPath, [file, word, '--help'], {
       stdio: ['ignore', out, 'pipe'],
       encoding: 'utf8',
     })

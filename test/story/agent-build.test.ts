@@ -18,7 +18,7 @@ import {
 } from 'node:fs'
 import { createServer, type AddressInfo, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { join, relative } from 'node:path'
 import type { Writable } from 'node:stream'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { promisify } from 'node:util'
@@ -201,6 +201,8 @@ test('the executable runs an update in its octets and no others, with the words 
   const executable = join(folder, 'sallyport-agent')
   const { words, path } = asUpdate(another(file(), '0.2.0'))
   expect((await run(executable, [...words, '--version'])).stdout).toBe('0.2.0\n')
+  const near = [...words.slice(0, 2), relative(folder, path), '--version']
+  expect((await run(executable, near, { cwd: folder })).stdout).toBe('0.2.0\n')
   expect((await run(executable, ['--version'])).stdout).toBe('0.1.0\n')
   writeFileSync(path, another(file(), '0.3.0'))
   const refused = run(executable, [...words, '--version'])
@@ -211,53 +213,64 @@ test('the executable runs an update in its octets and no others, with the words 
   })
 })
 
-test('the executable takes updates: one that cannot reconnect is rolled back, one that can stays', async () => {
-  const offers = await Offers.start()
-  await using gateway = offers.gateway
-  using directory = new Directory()
-  const config = await enrolled(gateway, directory)
-  pinUpdateKeys(config.dataDir, [offers.key.word])
-  await using service = new Service(join(folder, 'sallyport-agent'), config.dataDir, null)
-  await holds(() => expect(gateway.tunnels.length).toBeGreaterThan(0))
-  const own = { kind: 'executable', node: process.versions.node }
-  await offers.reports({ version: '0.1.0', ...own, keys: [offers.key.id], outcome: null })
+/** An executable starts again and again in it: on a slow machine longer than other rows take. */
+const UPDATES = { timeout: 300_000 }
 
-  const deaf = another(file(), '0.2.0', (source) => source.replaceAll('sallyport/1', 'sallyport/9'))
-  offers.offer('r_deaf', offers.published('0.2.0', deaf, 1))
-  const back = { rollout: 'r_deaf', version: '0.2.0', fault: 'update.unhealthy' }
-  await offers.reports({ version: '0.1.0', ...own, outcome: back })
-  offers.say({ act: 'heard', rollout: 'r_deaf' })
+test(
+  'the executable takes updates: one that cannot reconnect is rolled back, one that can stays',
+  UPDATES,
+  async () => {
+    const offers = await Offers.start()
+    await using gateway = offers.gateway
+    using directory = new Directory()
+    const config = await enrolled(gateway, directory)
+    pinUpdateKeys(config.dataDir, [offers.key.word])
+    // By a relative path, as on a line that somebody types.
+    const data = relative('.', config.dataDir)
+    await using service = new Service(join(folder, 'sallyport-agent'), data, null)
+    await holds(() => expect(gateway.tunnels.length).toBeGreaterThan(0))
+    const own = { kind: 'executable', node: process.versions.node }
+    await offers.reports({ version: '0.1.0', ...own, keys: [offers.key.id], outcome: null })
 
-  const good = another(file(), '0.3.0')
-  offers.offer('r_good', offers.published('0.3.0', good, 3600))
-  await offers.reports({ version: '0.3.0', ...own, trial: 'r_good', outcome: null })
-  offers.say({ act: 'heard', rollout: 'r_good' })
-  await offers.reports({ trial: null, outcome: { rollout: 'r_good', fault: null } })
-  offers.say({ act: 'heard', rollout: 'r_good' })
-  const state = join(config.dataDir, 'update/state.json')
-  await holds(() =>
-    expect(JSON.parse(readFileSync(state, 'utf8'))).toMatchObject({ outcome: null }),
-  )
-  // To the first and back, and to the second.
-  expect(service.ends).toEqual([75, 75, 75])
-  // It starts again, and small, though Node and the file of the update are not one.
-  let tunnels = gateway.tunnels.length
-  service.kill()
-  await holds(() => expect(gateway.tunnels.length).toBeGreaterThan(tunnels))
-  await offers.reports({ version: '0.3.0', trial: null, outcome: null })
-  const status = JSON.parse(readFileSync(join(config.dataDir, 'status.json'), 'utf8')) as {
-    pid: number
-  }
-  expect(readFileSync(`/proc/${status.pid}/environ`, 'latin1')).toContain('MALLOC_ARENA_MAX=1')
-  expect(realpathSync(`/proc/${status.pid}/exe`)).toBe(join(folder, 'sallyport-agent'))
+    const deaf = another(file(), '0.2.0', (source) =>
+      source.replaceAll('sallyport/1', 'sallyport/9'),
+    )
+    offers.offer('r_deaf', offers.published('0.2.0', deaf, 1))
+    const back = { rollout: 'r_deaf', version: '0.2.0', fault: 'update.unhealthy' }
+    await offers.reports({ version: '0.1.0', ...own, outcome: back })
+    offers.say({ act: 'heard', rollout: 'r_deaf' })
 
-  // What is not any more what was signed does not start.
-  writeFileSync(join(config.dataDir, 'update', `${sha256(good)}.cjs`), 'another')
-  tunnels = gateway.tunnels.length
-  service.kill()
-  await holds(() => expect(gateway.tunnels.length).toBeGreaterThan(tunnels))
-  await offers.reports({ version: '0.1.0', trial: null, outcome: null })
-})
+    const good = another(file(), '0.3.0')
+    offers.offer('r_good', offers.published('0.3.0', good, 3600))
+    await offers.reports({ version: '0.3.0', ...own, trial: 'r_good', outcome: null })
+    offers.say({ act: 'heard', rollout: 'r_good' })
+    await offers.reports({ trial: null, outcome: { rollout: 'r_good', fault: null } })
+    offers.say({ act: 'heard', rollout: 'r_good' })
+    const state = join(config.dataDir, 'update/state.json')
+    await holds(() =>
+      expect(JSON.parse(readFileSync(state, 'utf8'))).toMatchObject({ outcome: null }),
+    )
+    // To the first and back, and to the second.
+    expect(service.ends).toEqual([75, 75, 75])
+    // It starts again, and small, though Node and the file of the update are not one.
+    let tunnels = gateway.tunnels.length
+    service.kill()
+    await holds(() => expect(gateway.tunnels.length).toBeGreaterThan(tunnels))
+    await offers.reports({ version: '0.3.0', trial: null, outcome: null })
+    const status = JSON.parse(readFileSync(join(config.dataDir, 'status.json'), 'utf8')) as {
+      pid: number
+    }
+    expect(readFileSync(`/proc/${status.pid}/environ`, 'latin1')).toContain('MALLOC_ARENA_MAX=1')
+    expect(realpathSync(`/proc/${status.pid}/exe`)).toBe(join(folder, 'sallyport-agent'))
+
+    // What is not any more what was signed does not start.
+    writeFileSync(join(config.dataDir, 'update', `${sha256(good)}.cjs`), 'another')
+    tunnels = gateway.tunnels.length
+    service.kill()
+    await holds(() => expect(gateway.tunnels.length).toBeGreaterThan(tunnels))
+    await offers.reports({ version: '0.1.0', trial: null, outcome: null })
+  },
+)
 
 test('the same sources give the same file, with no path of this machine in it', async () => {
   const again = join(folder, 'again')

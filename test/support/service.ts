@@ -2,7 +2,7 @@
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { readdirSync, readFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 
 export class Service implements AsyncDisposable {
   /** Exit codes so far; null: a signal ended it. */
@@ -17,7 +17,7 @@ export class Service implements AsyncDisposable {
   /** Starts the agent in `file`, which is what is installed, on the data directory `data`; `node`: what runs it; null: it is an executable. */
   constructor(file: string, data: string, node: string | null = process.execPath) {
     this.#words = [...(node === null ? [] : [node]), file, 'run', '--data', data]
-    this.#data = data
+    this.#data = resolve(data)
     this.#start()
   }
 

@@ -3,7 +3,7 @@
  * that its target is; then updated, rolled back and taken away. The machine is one in namespaces (machine.sh); needs root,
  * cgroup v2, systemd, util-linux, python3.
  */
-import { execFile, spawn, type ChildProcess } from 'node:child_process'
+import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import {
   copyFileSync,
@@ -38,15 +38,18 @@ StandardOutput=file:/srv/port
 
 let folder: string
 let offers: Offers
-let machine: ChildProcess
+/** Of what is made for the row, what has come to be, the last first. */
+const undo = new AsyncDisposableStack()
 beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), 'sallyport-systemd-'))
+  undo.defer(() => rmSync(folder, { recursive: true, force: true }))
   mkdirSync(join(folder, 'srv'))
   await promisify(execFile)(process.execPath, [BUILD, '--sea', '--out', join(folder, 'srv')])
   copyFileSync(SERVER, srv('server.py'))
   writeFileSync(srv('plc.service'), PLC)
   offers = await Offers.start()
   const { gateway, key } = offers
+  undo.use(gateway)
   writeFileSync(srv('token'), await gateway.bench.token())
   const install = [
     `/srv/sallyport-agent install --gateway ${gateway.url} --device press-07`,
@@ -62,15 +65,14 @@ beforeAll(async () => {
     'ls /etc/systemd/system /var/lib; echo over',
   ]
   writeFileSync(srv('first.sh'), `${script.join('\n')}\n`)
-  machine = spawn(MACHINE, [folder], { stdio: ['ignore', 'inherit', 'inherit'] })
+  const machine = spawn(MACHINE, [folder], { stdio: ['ignore', 'inherit', 'inherit'] })
+  const ended = once(machine, 'close')
+  undo.defer(async () => {
+    machine.kill('SIGKILL')
+    await ended
+  })
 })
-afterAll(async () => {
-  const ended = once(machine, 'exit')
-  machine.kill('SIGKILL')
-  await ended
-  await offers.gateway[Symbol.asyncDispose]()
-  rmSync(folder, { recursive: true, force: true })
-})
+afterAll(() => undo.disposeAsync())
 
 const srv = (name: string) => join(folder, 'srv', name)
 const said = () => (existsSync(srv('first.out')) ? readFileSync(srv('first.out'), 'utf8') : '')

@@ -3,6 +3,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { networkInterfaces, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
+import { assertBeside } from '../../../agent-tunnel/agent/observe.ts'
 import { canonicalAddress } from '../../../agent-tunnel/agent/scope/address.ts'
 import {
   isOwnAddress,
@@ -107,4 +108,16 @@ test('where there are no routes to read, the interfaces are asked', () => {
   const after = ofInterfaces()
   expect(seen.filter((address) => after.includes(address))).toEqual([])
   expect(isOwnAddress('203.0.113.7', '/nonexistent')).toBe(false)
+})
+
+test('the address of a service that the kernel translates: a lan target is refused, and the next step said', () => {
+  const at = { address: '127.0.0.1', port: 502 }
+  for (const [kind, here] of [
+    ['lan', 'tcp'],
+    ['lan_udp', 'udp'],
+  ] as const)
+    expect(() => assertBeside('plc', { kind, endpoint: at })).toThrow(
+      `the ${kind} target plc is this machine itself; write "${here}"; where addresses are translated, dial the container's own`,
+    )
+  expect(() => assertBeside('plc', { kind: 'tcp', endpoint: at })).not.toThrow()
 })
