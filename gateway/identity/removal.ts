@@ -11,7 +11,7 @@ const MODEL = 'FactorRemoval'
 const KEPT_MS = 30 * 60_000
 
 export interface RemovalRoom {
-  readonly oidcStore: Pick<OidcStore, 'upsert' | 'find'>
+  readonly oidcStore: Pick<OidcStore, 'upsert' | 'find' | 'skewMs'>
   /** Epoch milliseconds. */
   readonly now: () => number
 }
@@ -41,7 +41,10 @@ export async function countedNow(
   return (await isOutdated(room, sub, begun)) ? { ...begun, shown: null } : begun
 }
 
-/** Whether a factor was taken off since. What was shown has no finer time than a second: in that one, the asking tells. */
+/**
+ * Whether a factor was taken off since. What was shown has no finer time than a second: in that one, the asking tells. Of
+ * two gateways the clocks may differ: there what was shown counts only where it was later by more than they may.
+ */
 export async function isOutdated(
   { oidcStore }: RemovalRoom,
   sub: string,
@@ -51,6 +54,8 @@ export async function isOutdated(
   const payload = await oidcStore.find(MODEL, sub)
   if (payload === undefined) return false
   const at = Number(payload['at'])
+  const { skewMs = 0 } = oidcStore
+  if (skewMs > 0) return shownAt * 1000 <= at + skewMs
   const second = Math.floor(at / 1000)
   return second > shownAt || (second === shownAt && at >= begunAt)
 }

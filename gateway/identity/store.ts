@@ -273,6 +273,8 @@ export interface PasskeyStore {
 }
 
 export interface OidcStore {
+  /** How far apart the clocks of those who write here may be, milliseconds; absent: there is one. */
+  readonly skewMs?: number
   upsert(row: OidcRow): Promise<void>
   /** As upsert, but false (and nothing written) if the row exists. */
   insert(row: OidcRow): Promise<boolean>

@@ -1,6 +1,9 @@
 /** Which data directory is which gateway: two under one name would end each other's sessions. */
 import type { RedisConnection } from './connection.ts'
 
+/** The clocks of two gateways are no further apart than the start warns of, twice over. */
+export const SKEW_MS = 10_000
+
 /**
  * Behind grantPrelude, for its `P`. ARGV: name, holder. Gives 1 where the name is free or the holder's already.
  *

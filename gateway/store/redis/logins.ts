@@ -9,6 +9,7 @@ import type { Authentication } from '../../identity/subject.ts'
 import { recordOf } from '../sqlite/identity.ts'
 import { StoreError } from '../sqlite/thread.ts'
 import type { RedisConnection } from './connection.ts'
+import { SKEW_MS } from './gateways.ts'
 import { fieldsOf, number, strings, text } from './row.ts'
 
 type Payload = OidcRow['payload']
@@ -25,6 +26,7 @@ const digestOf = (model: string, id: string): string =>
 
 /** Rejects with StoreError; `store.sealed` where a row is under none of the keys. */
 export class RedisOidcStore implements OidcStore {
+  readonly skewMs = SKEW_MS
   readonly #redis: Pick<RedisConnection, 'read' | 'write'>
   readonly #keys: readonly [string, ...string[]]
   /** `keys` are the secrets that seal, the newest first. */

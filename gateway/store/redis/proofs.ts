@@ -2,9 +2,7 @@
 import { createHash } from 'node:crypto'
 import type { SharedProofs } from '../../identity/replay.ts'
 import { ReplicasMissing, WriteRefused, type RedisConnection } from './connection.ts'
-
-/** The clocks of two gateways are no further apart than the start warns of, twice over. */
-const SKEW_MS = 10_000
+import { SKEW_MS } from './gateways.ts'
 
 /**
  * Proofs that any of the gateways has seen. Whoever ends something must be heard: where Redis answers
