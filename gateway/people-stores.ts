@@ -70,12 +70,21 @@ interface Sharing {
   readonly lockFirst: () => Promise<void>
 }
 
-interface SharedPeople {
+export interface SharedPeople {
   readonly stores: PeopleStores
   /** How many accounts came from the file. */
   readonly brought: number
   /** Ids of companies and services that stay in the file, because others on Redis are in the way. */
   readonly left: readonly string[]
+  readonly diverged: Diverged
+}
+
+/** What happened in the file while a gateway that had brought its people was back at it: `sub`s. */
+interface Diverged {
+  /** Made there: nobody on Redis. */
+  readonly unknown: readonly string[]
+  /** Disabled there, and let in by Redis. */
+  readonly disabled: readonly string[]
 }
 
 /**
@@ -90,7 +99,9 @@ export async function sharedPeople(
   const keys = await openIdentityKeys(join(directory, 'identity', 'keys.json'))
   await assertOneIssuer(redis, `${origin}/oidc`, keys)
   const store = new RedisIdentityStore(redis, gateway)
-  const brought = await bring(redis, await peopleOfFile(thread), { store, ...how })
+  const people = await peopleOfFile(thread)
+  const brought = await bring(redis, people, { store, ...how })
+  const diverged = await divergedOf(people, store)
   const idpStore = new RedisIdpStore(redis)
   const invitationStore = new RedisInvitationStore(redis)
   const serviceStore = new RedisServiceStore(redis)
@@ -106,7 +117,7 @@ export async function sharedPeople(
     serviceStore,
     proofs: new RedisProofs(redis),
   }
-  return { stores, brought, left }
+  return { stores, brought, left, diverged }
 }
 
 /** Tells two sets of keys apart, and nothing of what they are: each is 256 random bits or more. */
@@ -155,15 +166,34 @@ async function bring(
   return outcome === 'brought' ? people.accounts.length : 0
 }
 
-async function assertKnown({ accounts }: PeopleOfFile, store: RedisIdentityStore): Promise<void> {
-  const unknown: string[] = []
-  for (const { row } of accounts)
-    if ((await store.findAccount(row.sub)) === undefined) unknown.push(row.sub)
+async function assertKnown(people: PeopleOfFile, store: RedisIdentityStore): Promise<void> {
+  const { unknown } = await divergedOf(people, store)
   if (unknown.length === 0) return
   throw new StoreError(
     'store.people',
-    `${unknown.length} of ${accounts.length} accounts in store.sqlite are not among those on this Redis (the first is ${unknown[0]}), and would be lost without a word: make these people there, then begin this gateway with a new data directory`,
+    `${unknown.length} of ${people.accounts.length} accounts in store.sqlite are not among those on this Redis (the first is ${unknown[0]}), and would be lost without a word: make these people there, then begin this gateway with a new data directory`,
   )
+}
+
+const PAGE = 1_000
+
+async function divergedOf(
+  { accounts }: PeopleOfFile,
+  store: RedisIdentityStore,
+): Promise<Diverged> {
+  const enabled = new Map<string, boolean>()
+  for (let after = '', read = accounts.length > 0; read;) {
+    const page = await store.listAccounts(after, PAGE)
+    for (const { sub, disabled } of page) enabled.set(sub, !disabled)
+    after = page.at(-1)?.sub ?? ''
+    read = page.length === PAGE
+  }
+  const rows = accounts.map(({ row }) => row)
+  const subs = (some: typeof rows) => some.map(({ sub }) => sub)
+  return {
+    unknown: subs(rows.filter(({ sub }) => !enabled.has(sub))),
+    disabled: subs(rows.filter(({ sub, disabled }) => disabled && enabled.get(sub) === true)),
+  }
 }
 
 interface WaysIn {

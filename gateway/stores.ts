@@ -14,7 +14,7 @@ import type { ReviewStore } from './grants/review.ts'
 import type { GrantStore } from './grants/store.ts'
 import type { LockStore } from './locks/lock.ts'
 import { originOf } from './origin.ts'
-import { ownPeople, sharedPeople, type PeopleStores } from './people-stores.ts'
+import { ownPeople, sharedPeople, type PeopleStores, type SharedPeople } from './people-stores.ts'
 import type { Changes } from './sessions/changes.ts'
 import { LateEnds } from './sessions/late-ends.ts'
 import type { SessionStore } from './sessions/session.ts'
@@ -136,14 +136,8 @@ export async function openStores(
   const { data: directory, gateway } = config
   const lockFirst = async () => await carryOver(own.locks, locks)
   const place = { origin: originOf(config), directory, gateway, holder, lockFirst }
-  const { stores: people, brought, left } = await sharedPeople(redis, thread, place)
-  if (brought > 0)
-    logger.warn({ accounts: brought }, 'the accounts of store.sqlite are on Redis from now on')
-  if (left.length > 0)
-    logger.warn(
-      { left },
-      'companies and services in store.sqlite that others on Redis are in the way of',
-    )
+  const shared = await sharedPeople(redis, thread, place)
+  warnOfPeople(shared, logger)
   const devices = new RedisDeviceStore(redis)
   await takeDevices(own.devices, devices, holder, logger)
   const auditors = new RedisAuditorStore(redis)
@@ -163,7 +157,7 @@ export async function openStores(
     sharedDevices: devices,
     auditors,
     answers: new RedisAnswerStore(redis, config.gateway),
-    people,
+    people: shared.stores,
     changes: new RedisChanges(redis),
   }
 }
@@ -192,6 +186,34 @@ async function compareClocks(grants: RedisGrantStore, logger: Logger): Promise<v
     logger.warn(
       { ahead_s: Math.round(ahead) },
       'the clocks of this gateway and of its Redis are apart: set them by the same time',
+    )
+}
+
+/** Ids that a line of the start names; of more it has the number. */
+const NAMED = 20
+
+function warnOfPeople({ brought, left, diverged }: SharedPeople, logger: Logger): void {
+  if (brought > 0)
+    logger.warn({ accounts: brought }, 'the accounts of store.sqlite are on Redis from now on')
+  if (left.length > 0)
+    logger.warn(
+      { left },
+      'companies and services in store.sqlite that others on Redis are in the way of',
+    )
+  const { unknown, disabled } = diverged
+  const named = (accounts: readonly string[]) => ({
+    count: accounts.length,
+    accounts: accounts.slice(0, NAMED),
+  })
+  if (unknown.length > 0)
+    logger.warn(
+      named(unknown),
+      'accounts in store.sqlite that are not on Redis: nobody can sign in by them',
+    )
+  if (disabled.length > 0)
+    logger.warn(
+      named(disabled),
+      'accounts that are disabled in store.sqlite and not on Redis: disable them again',
     )
 }
 

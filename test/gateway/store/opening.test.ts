@@ -67,6 +67,8 @@ interface Kept {
   /** Where its identity/keys.json is; default one that all of them have. */
   readonly data?: string
   readonly public_host?: string
+  /** Given each line of the start. */
+  readonly line?: (line: string) => void
 }
 
 const PLC = { id: 'plc', kind: 'tcp', locality: 'device', port: 502, expect: {} } as const
@@ -111,7 +113,9 @@ async function opening(redis: RedisSettings, kept: Kept = {}): Promise<Stores> {
     return await Promise.resolve(0 as never)
   }
   const log = { vkeys: [vkey], append }
-  return await openStores(config, { thread, log, logger: pino({ level: 'silent' }) }, undo)
+  const { line } = kept
+  const logger = line === undefined ? pino({ level: 'silent' }) : pino({}, { write: line })
+  return await openStores(config, { thread, log, logger }, undo)
 }
 
 /** Puts people into a file; the first of them has a passkey, an app, a login and a counter. */
@@ -327,6 +331,21 @@ describe.skipIf(!haveRedis)('people of a file', () => {
     // The same people, as a copy of that file has them, are none that would be lost.
     const { people: there } = await opening(own.place, { ...second, accounts: [accountOf('a')] })
     expect((await there.store.listAccounts('', 9)).map(({ sub }) => sub)).toEqual(['a'])
+  })
+
+  test('that were made or disabled in the file since, by a gateway that went back to it, are named at the start', async () => {
+    await using own = await RedisServer.start()
+    const lines: object[] = []
+    const line = (text: string) => void lines.push(JSON.parse(text) as object)
+    const accounts = (...some: AccountRow[]) => opening(own.place, { accounts: some, line })
+    const told = () => lines.splice(0).filter((one) => 'count' in one)
+    await accounts(accountOf('a'), accountOf('b'), accountOf('c', { disabled: true }))
+    expect(told()).toEqual([])
+    await accounts(accountOf('a'), accountOf('b', { disabled: true }), accountOf('d'))
+    expect(told()).toMatchObject([
+      { count: 1, accounts: ['d'], msg: expect.stringContaining('not on Redis') as string },
+      { count: 1, accounts: ['b'], msg: expect.stringContaining('disable them again') as string },
+    ])
   })
 
   test('are heard of where a gateway runs already, which then reads anew who is locked', async () => {
