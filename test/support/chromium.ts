@@ -34,6 +34,8 @@ export interface Tab {
   type(selector: string, text: string): Promise<void>
   /** What it asks for at an address like `pattern` (`*` stands for anything) does not come before it is let go. */
   holdBack(pattern: string): Promise<() => Promise<void>>
+  /** The next thing that it asks for at an address like `pattern` fails, as where the network has just changed. */
+  failNext(pattern: string): Promise<void>
   /** Lines that the page wrote to its console, violations of its policy among them. */
   readonly console: readonly string[]
 }
@@ -214,7 +216,10 @@ async function openTab(pipe: Pipe): Promise<Tab> {
     async open(url) {
       // The hash alone would not load a page again.
       await send('Page.navigate', { url: 'about:blank' })
-      await send('Page.navigate', { url })
+      // What it looks for while an interface of the machine comes or goes is given up: anybody loads the page again.
+      let failure: unknown
+      do failure = (await send('Page.navigate', { url }))['errorText']
+      while (failure === 'net::ERR_NETWORK_CHANGED')
       await until(
         'the page',
         "document.readyState === 'complete' && location.href !== 'about:blank'",
@@ -235,6 +240,17 @@ async function openTab(pipe: Pipe): Promise<Tab> {
         for (const requestId of held) await send('Fetch.continueRequest', { requestId })
         await send('Fetch.disable')
       }
+    },
+    async failNext(urlPattern) {
+      const hear = (method: string, { requestId }: Json, of: unknown): void => {
+        if (of !== session || method !== 'Fetch.requestPaused') return
+        pipe.listeners.delete(hear)
+        void send('Fetch.failRequest', { requestId, errorReason: 'ConnectionAborted' })
+          .then(() => send('Fetch.disable'))
+          .catch(() => {})
+      }
+      pipe.listeners.add(hear)
+      await send('Fetch.enable', { patterns: [{ urlPattern }] })
     },
     async type(selector, text) {
       const found = `document.querySelector(${JSON.stringify(selector)})`

@@ -19,6 +19,8 @@ function explain(error) {
     return 'No passkey answered: it was cancelled, it took too long, or none of yours is here.'
   if (error.name === 'InvalidStateError') return 'This authenticator is registered already.'
   if (error.name === 'SecurityError') return 'This page is not at the address the passkey is for.'
+  if (error.name === UNREACHED)
+    return 'The gateway could not be reached. Try again; where the button is gone, ask for a new link.'
   return `The browser could not use a passkey: ${error.message}`
 }
 
@@ -37,18 +39,39 @@ async function answer(kind, options) {
   return credential.toJSON()
 }
 
-/** One call of the API; throws the problem it answers with. */
+/** What a network that gave nothing back is called here. */
+const UNREACHED = 'UnreachedError'
+
+/** One call of the API; throws the problem it answers with, or `UNREACHED` where no answer came. */
 async function call(path, body) {
   const response = await fetch(`${at('ceremony').dataset.api}/ceremonies/${path}`, {
     method: 'POST',
     headers: { 'content-type': 'application/json' },
     credentials: 'omit',
     body: JSON.stringify(body),
+  }).catch((cause) => {
+    throw Object.assign(new Error('no answer came', { cause }), { name: UNREACHED })
   })
   const said = await response.json()
   if (response.ok) return said
   const steps = said.next_step === undefined ? '' : ` ${said.next_step}`
   throw Object.assign(new Error(`${said.detail}${steps}`), { problem: said })
+}
+
+/** So often, and after so long, a question that did not come is asked for again: a network that changes is back by then. */
+const AGAIN = 5
+const AGAIN_MS = 1000
+
+/** The question of this page. It is only read: asked for again it is the same. */
+async function question(secret) {
+  for (let left = AGAIN; ; left--) {
+    try {
+      return await call('show', { secret })
+    } catch (error) {
+      if (error.name !== UNREACHED || left === 0) throw error
+    }
+    await new Promise((resolve) => setTimeout(resolve, AGAIN_MS))
+  }
 }
 
 function failed(error) {
@@ -71,7 +94,7 @@ async function ceremony() {
   const secret = location.hash.slice(1)
   // The secret is this page's alone: not the history's.
   history.replaceState(null, '', location.pathname)
-  const asked = await call('show', { secret })
+  const asked = await question(secret)
   document.querySelector('h1').textContent = asked.title
   at('email').textContent = asked.email
   showFacts(asked.facts)

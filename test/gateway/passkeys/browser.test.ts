@@ -115,6 +115,19 @@ describe.skipIf(noChromium !== undefined)(name, () => {
     expect(after.authenticated_at).toBeGreaterThanOrEqual(before.authenticated_at)
   })
 
+  test('while the network changes its question is late, and its answer is given again', async () => {
+    const asked = await oda.ask<Ceremony>('POST', '/step-up', {})
+    await tab.failNext('*/ceremonies/show')
+    await tab.open(asked.url)
+    await tab.until('the question', visible('ceremony'))
+    await tab.failNext('*/ceremonies/answer')
+    await tab.click('#go')
+    await tab.until('what was wrong', visible('problem'))
+    expect(await text('#problem')).toContain('The gateway could not be reached. Try again')
+    await tab.click('#go')
+    await tab.until('an answer', visible('done'))
+  })
+
   test('without the person’s verification nothing is accepted', async () => {
     const asked = await oda.ask<Ceremony>('POST', '/step-up', {})
     await tab.authenticator.verified(false)
