@@ -216,14 +216,19 @@ async function openTab(pipe: Pipe): Promise<Tab> {
     async open(url) {
       // The hash alone would not load a page again.
       await send('Page.navigate', { url: 'about:blank' })
-      // What it looks for while an interface of the machine comes or goes is given up: anybody loads the page again.
-      let failure: unknown
-      do failure = (await send('Page.navigate', { url }))['errorText']
-      while (failure === 'net::ERR_NETWORK_CHANGED')
-      await until(
-        'the page',
-        "document.readyState === 'complete' && location.href !== 'about:blank'",
-      )
+      // What it looks for while an interface of the machine comes or goes is given up, a script of the page as well as
+      // the page: anybody loads it again.
+      const gone = 'net::ERR_NETWORK_CHANGED'
+      for (;;) {
+        const from = lines.length
+        const { errorText } = await send('Page.navigate', { url })
+        await until(
+          'the page',
+          "document.readyState === 'complete' && location.href !== 'about:blank'",
+        )
+        if (errorText !== gone && !lines.slice(from).some((line) => line.includes(gone))) return
+        await send('Page.navigate', { url: 'about:blank' })
+      }
     },
     run,
     until,
