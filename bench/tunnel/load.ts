@@ -30,6 +30,8 @@ const paths = new Map<number, Path>()
 const AT_ONCE = 8
 /** A path that has not opened its lines by then is left out. */
 const PATIENCE_MS = 120_000
+/** So many lines take every stream that a tunnel may have; the one for small requests, measured by then, makes room. */
+const CROWD = 4096
 
 function pump(held: Held): void {
   let more = true
@@ -112,6 +114,10 @@ const asks = {
     const began = performance.now()
     if (purpose === 'echo') path.echo ??= await open(path, { path: number, index: count, purpose })
     else {
+      if (count >= CROWD) {
+        path.echo?.end()
+        path.echo = undefined
+      }
       let next = path.bulk.length
       const worker = async (): Promise<void> => {
         while (next < count) {
