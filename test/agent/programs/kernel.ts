@@ -4,7 +4,7 @@
  */
 import { spawnSync } from 'node:child_process'
 
-/** As strerror(3) and mount(8) write them. */
+/** As strerror(3) and mount(8) write them: EPERM, EACCES, ENOSPC and EUSERS of a limit that is 0, EINVAL, ENOSYS (its words for a call that the kernel lacks), ENOTSUP. */
 const REFUSAL =
   /operation not permitted|permission denied|no space left on device|too many users|invalid argument|not implemented|not supported|not available|unknown filesystem type|wrong fs type/i
 
