@@ -18,6 +18,6 @@ export default defineConfig({
     expect: { poll: { timeout: 60_000 } },
     testTimeout: 120_000,
     hookTimeout: 180_000,
-    reporters: ['default', './test/support/tally.ts'],
+    reporters: ['default', './test/support/stuck.ts', './test/support/tally.ts'],
   },
 })

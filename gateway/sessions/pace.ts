@@ -20,9 +20,12 @@ export class Allowance {
     return true
   }
 
-  /** Milliseconds until one more fits; 0: it does now. */
+  /**
+   * Whole milliseconds until one more fits; 0: it does now. The rest of one is rounded up: a clock that is asked to go on
+   * by less than its numbers can tell stands still, and whoever waits so would ask again for ever.
+   */
   wait(now: number): number {
-    return Math.max(0, 1 - this.#earned(now)) / this.#perMs
+    return Math.ceil(Math.max(0, 1 - this.#earned(now)) / this.#perMs)
   }
 
   /** Whether nothing is taken that has not come back since. */

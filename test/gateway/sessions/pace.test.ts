@@ -47,3 +47,24 @@ test('an allowance gives so many at once and so many a second, however long nobo
   const given = (now: number) => [1, 2, 3, 4, 5].filter(() => allowance.take(now)).length
   expect([given(0), given(19), given(20), given(60), given(60_000)]).toEqual([3, 0, 1, 2, 3])
 })
+
+test('who waits as told gets there: a rest too small for the clock to go on by is waited for as well', () => {
+  fc.assert(
+    fc.property(
+      fc.integer({ min: 1, max: 1_000 }),
+      fc.array(fc.double({ min: 0, max: 30, noNaN: true }), { minLength: 20, maxLength: 40 }),
+      (perSecond, pauses) => {
+        const allowance = new Allowance(perSecond, 1, 0)
+        let now = 0
+        for (const pause of pauses) {
+          // What is rounded up may be short of a whole one by the last digit, once.
+          for (let waits = 0; !allowance.take(now); waits++) {
+            expect(waits).toBeLessThan(3)
+            now += allowance.wait(now)
+          }
+          now += pause
+        }
+      },
+    ),
+  )
+})
