@@ -101,10 +101,21 @@ interface Before {
 /** Opens them. Rejects with StoreError: those of `RedisConnection.open` and `sharedPeople`, `store.name`, `store.left`. */
 export async function openStores(
   config: Config,
-  { thread, log, logger }: Before,
+  before: Before,
   undo: AsyncDisposableStack,
 ): Promise<Stores> {
-  const own = {
+  const own = ownStores(before.thread)
+  const settings = config.store?.redis
+  if (settings === undefined) return own
+  await assertNothingLeft(own.grants)
+  const redis = undo.use(await RedisConnection.open(placeOf(settings), config.tenant))
+  const at = `${settings.host}:${settings.port}`
+  return await sharedStores(config, { redis, at }, own, before)
+}
+
+/** All in the node's own file. */
+function ownStores(thread: SqliteThread): Stores {
+  return {
     grants: new SqliteGrantStore(thread),
     reviews: new SqliteReviewStore(thread),
     sessions: new SqliteSessionStore(thread),
@@ -120,13 +131,19 @@ export async function openStores(
     people: ownPeople(thread),
     changes: undefined,
   }
-  const settings = config.store?.redis
-  if (settings === undefined) return own
-  await assertNothingLeft(own.grants)
-  const redis = undo.use(await RedisConnection.open(placeOf(settings), config.tenant))
-  const { holder, take } = await takeName(redis, config.gateway, { thread, log })
+}
+
+/** On the Redis that is `at` host and port, which first gets from `own` what is to stand there too. */
+async function sharedStores(
+  config: Config,
+  { redis, at }: { readonly redis: RedisConnection; readonly at: string },
+  own: Stores,
+  before: Before,
+): Promise<Stores> {
+  const { logger } = before
+  const { holder, take } = await takeName(redis, config.gateway, before)
   logger.warn(
-    { redis: `${settings.host}:${settings.port}`, shared: SHARED, own: OWN },
+    { redis: at, shared: SHARED, own: OWN },
     'grants, locks, devices and people are shared with the other gateways on this Redis; what is listed as own they do not see',
   )
   const grants = new RedisGrantStore(redis)
@@ -136,13 +153,13 @@ export async function openStores(
   const { data: directory, gateway } = config
   const lockFirst = async () => await carryOver(own.locks, locks)
   const place = { origin: originOf(config), directory, gateway, holder, lockFirst }
-  const shared = await sharedPeople(redis, thread, place)
+  const shared = await sharedPeople(redis, before.thread, place)
   warnOfPeople(shared, logger)
   const devices = new RedisDeviceStore(redis)
   await takeDevices(own.devices, devices, holder, logger)
   const auditors = new RedisAuditorStore(redis)
-  await takeAuditors(await own.auditors.list(), auditors, holder, { log, logger })
-  const sessions = new LateEnds(new RedisSessionStore(redis, config.gateway))
+  await takeAuditors(await own.auditors.list(), auditors, holder, before)
+  const sessions = new LateEnds(new RedisSessionStore(redis, gateway))
   return {
     grants,
     reviews: new RedisReviewStore(redis),
@@ -156,7 +173,7 @@ export async function openStores(
     devices,
     sharedDevices: devices,
     auditors,
-    answers: new RedisAnswerStore(redis, config.gateway),
+    answers: new RedisAnswerStore(redis, gateway),
     people: shared.stores,
     changes: new RedisChanges(redis),
   }

@@ -14,6 +14,7 @@ export { printAddress, ProxyError, readAnchor, readProxy, readProxyLogin } from 
 export type { Address, Proxy, ProxyCode, ProxyLogin } from './proxy.ts'
 export { reach } from './reach.ts'
 export { flush } from './flush.ts'
+export { Outlet, PIECE } from './outlet.ts'
 export { readInto } from './socket.ts'
 export { SlabWriter } from './slabs.ts'
 export { dialUnix, listenUnix } from './unix.ts'

@@ -3,8 +3,7 @@
  * the session's limits, as splice.ts does for native clients.
  */
 import { Duplex } from 'node:stream'
-import { isCode } from '#mux'
-import { TunnelClosed, type CloseReason, type TunnelStream } from '#tunnel'
+import { Outlet, PIECE, type TunnelStream } from '#tunnel'
 import type { Hold } from '../sessions/hold.ts'
 import type { Pace } from '../sessions/pace.ts'
 import { Kept } from './kept.ts'
@@ -17,11 +16,9 @@ export interface MeterOptions {
   readonly meter: (direction: 'in' | 'out', bytes: number) => boolean
 }
 
-/** So much is given to the tunnel before it is asked whether it wants more. */
-const PIECE = 64 * 1024
-
 export class Metered extends Duplex {
   readonly #stream: TunnelStream
+  readonly #outlet: Outlet
   readonly #meter: MeterOptions['meter']
   readonly #paces: { readonly in: Pace; readonly out: Pace }
   readonly #hold: Hold | undefined
@@ -37,11 +34,8 @@ export class Metered extends Duplex {
   #unpaid = false
   #full = false
   #ended = false
-  #closed = false
   /** A write that waits for the session to go on. */
   #held: (() => void) | undefined
-  /** A write that waits for the tunnel. */
-  #waiting: (() => void) | undefined
 
   /** Becomes the consumer of `stream`. */
   constructor(stream: TunnelStream, { pace, meter, hold }: MeterOptions) {
@@ -53,13 +47,12 @@ export class Metered extends Duplex {
     this.#unfollow = hold?.follow(() => {
       if (!hold.held) this.#free()
     })
-    stream.onDrain = () => this.#drained()
+    this.#outlet = new Outlet(stream, this)
     stream.onEnd = () => {
       this.#ended = true
       this.#goOn()
     }
     stream.onData = (chunk) => this.#arrived(chunk)
-    stream.onClose = (reason) => this.#over(reason)
   }
 
   get #waits(): boolean {
@@ -102,7 +95,7 @@ export class Metered extends Duplex {
     const owed = this.#owed
     this.#owed = 0
     this.#full = false
-    if (owed > 0 && !this.#closed) this.#stream.consumed(owed)
+    if (owed > 0 && !this.#outlet.closed) this.#stream.consumed(owed)
     this.#goOn()
   }
 
@@ -128,29 +121,11 @@ export class Metered extends Duplex {
     }
     this.bytesIn += chunk.length
     const wait = this.#paces.in.take(chunk.length, performance.now())
-    this.#send(chunk, 0, wait > 0 ? () => this.#after(wait, done) : done)
-  }
-
-  #send(chunk: Buffer, from: number, done: () => void): void {
-    for (let at = from; at < chunk.length;) {
-      const end = Math.min(chunk.length, at + PIECE)
-      const more = this.#stream.write(chunk.subarray(at, end))
-      at = end
-      if (more) continue
-      this.#waiting = () => this.#send(chunk, at, done)
-      return
-    }
-    done()
-  }
-
-  #drained(): void {
-    const waiting = this.#waiting
-    this.#waiting = undefined
-    waiting?.()
+    this.#outlet.send(chunk, wait > 0 ? () => this.#after(wait, done) : done)
   }
 
   override _final(done: () => void): void {
-    this.#stream.end()
+    this.#outlet.end()
     done()
   }
 
@@ -158,20 +133,9 @@ export class Metered extends Duplex {
     for (const timer of this.#timers) clearTimeout(timer)
     this.#unfollow?.()
     this.#kept.clear()
-    this.#waiting = undefined
     this.#held = undefined
-    const finished = this.writableFinished && this.readableEnded
-    if (!this.#closed && (error !== null || !finished)) {
-      const code: unknown = error === null ? undefined : Reflect.get(error, 'code')
-      const named = typeof code === 'string' && isCode(code)
-      this.#stream.reset(named ? code : 'stream.destroyed', error?.message ?? '')
-    }
+    this.#outlet.destroyed(error)
     done(error)
-  }
-
-  #over(reason: CloseReason): void {
-    this.#closed = true
-    if (reason.code !== 'done' && !this.destroyed) this.destroy(new TunnelClosed(reason))
   }
 
   #after(ms: number, act: () => void): void {

@@ -3,6 +3,7 @@
  * they are then. What it says binds the session beside what its other connections stand on.
  */
 import { createHash } from 'node:crypto'
+import type { EventInput } from '#audit'
 import type { Rules } from '#ot'
 import type { Decision } from '#policy'
 import { refOf, toRefusal } from '../decisions.ts'
@@ -57,61 +58,77 @@ export async function decide(
     observed: observed === null ? null : plain(observed),
     expected: plain(target.process.expect),
   }
-  if (decision.allow) {
-    stillHolds(room, grant, decision)
-    session.consent = agreed
-    // This is about one connection: what the others are due to be asked about is due still.
-    const changesAt = Math.min(session.elevation.changesAt, elevation.changesAt)
-    session.stands({ ...elevation, changesAt }, { target, grants })
-    if (gate !== undefined && !isHeld(gate, decision, () => ask(grants.slice(0, 1))))
-      throw narrowed()
-    const missing = unheld(decision.obligations, session)
-    if (missing !== undefined)
-      throw new Refusal(
-        missing.code === 'obligation.record' ? 'recording.unavailable' : 'policy.denied',
-        missing.msg,
-        {
-          nextStep: missing.next,
-          decisionId: decision.decision_id,
-          denials: missing.code === 'obligation.record' ? [] : [missing],
-        },
-      )
-    // Let in because somebody watches: when they leave it is held, as any session that must be watched.
-    admitted(session, stream, decision)
-    await room.log.append({
-      code: 'policy.decision',
-      message: `connection to ${session.device}/${session.process} allowed: ${observed?.exe ?? 'the network target'} answers${consent === undefined ? '' : `, and ${consent.by} consented on the device`}`,
-      status: 'success',
-      disposition: 'allowed',
-      ...facts,
-      data: {
-        operation: 'session.reevaluate',
-        point: 'session.reevaluate',
-        trigger: 'stream',
-        record_sha256: digest(seen),
-      },
-    })
-    if (gate !== undefined && gate.level > 1) await useWrites(room, session, gate)
-    return
-  }
+  const answered = { observed, facts, seen }
+  if (!decision.allow) throw await refused(room, session, decision, answered)
+  stillHolds(room, grant, decision)
+  session.consent = agreed
+  // This is about one connection: what the others are due to be asked about is due still.
+  const changesAt = Math.min(session.elevation.changesAt, elevation.changesAt)
+  session.stands({ ...elevation, changesAt }, { target, grants })
+  if (gate !== undefined && !isHeld(gate, decision, () => ask(grants.slice(0, 1)))) throw narrowed()
+  canBeMet(session, decision)
+  // Let in because somebody watches: when they leave it is held, as any session that must be watched.
+  admitted(session, stream, decision)
+  await logAllowed(room, session, consent, answered)
+  if (gate !== undefined && gate.level > 1) await useWrites(room, session, gate)
+}
+
+/** What every event about an answer says, and the process behind it beside the registered one. */
+interface Answered extends Pick<DeviceAnswer, 'observed'> {
+  readonly facts: Pick<
+    EventInput,
+    'actor' | 'src' | 'device' | 'process' | 'grant' | 'session' | 'decisions'
+  >
+  readonly seen: { readonly observed: Plain | null; readonly expected: Plain }
+}
+
+async function logAllowed(
+  { log }: SessionRoom,
+  { device, process }: LiveSession,
+  consent: DeviceAnswer['consent'],
+  { observed, facts, seen }: Answered,
+): Promise<void> {
+  await log.append({
+    code: 'policy.decision',
+    message: `connection to ${device}/${process} allowed: ${observed?.exe ?? 'the network target'} answers${consent === undefined ? '' : `, and ${consent.by} consented on the device`}`,
+    status: 'success',
+    disposition: 'allowed',
+    ...facts,
+    data: {
+      operation: 'session.reevaluate',
+      point: 'session.reevaluate',
+      trigger: 'stream',
+      record_sha256: digest(seen),
+    },
+  })
+}
+
+/** The refusal, once it is recorded; another executable than the registered one is a finding of its own. */
+async function refused(
+  { log }: SessionRoom,
+  { device, process }: LiveSession,
+  decision: Decision,
+  { observed, facts, seen }: Answered,
+): Promise<Refusal> {
   const refusal = toRefusal(decision)
+  const { shownCode } = refusal
   const what = observed?.exe ?? 'an unseen program'
   const events: Promise<unknown>[] = [
-    room.log.append({
+    log.append({
       code: 'session.deny',
-      message: `connection to ${session.device}/${session.process} refused: ${refusal.shownCode}; ${what} answered`,
+      message: `connection to ${device}/${process} refused: ${shownCode}; ${what} answered`,
       status: 'failure',
       disposition: 'blocked',
-      reason: refusal.shownCode,
+      reason: shownCode,
       ...facts,
       data: { ...seen, proof: observed?.phase ?? 'none' },
     }),
   ]
   if (decision.denials.some(({ code }) => code === 'process.mismatch'))
     events.push(
-      room.log.append({
+      log.append({
         code: 'finding.process_mismatch',
-        message: `${what} answered for ${session.device}/${session.process} and is not the approved executable`,
+        message: `${what} answered for ${device}/${process} and is not the approved executable`,
         status: 'failure',
         disposition: 'blocked',
         ...facts,
@@ -123,7 +140,7 @@ export async function decide(
       }),
     )
   await Promise.all(events)
-  throw refusal
+  return refusal
 }
 
 /** What it is decided on; looked up anew where all of the session was decided again meanwhile, on newer facts than these. */
@@ -139,6 +156,18 @@ async function standing(room: SessionRoom, session: LiveSession) {
     const elevation = grant === undefined ? NOT_ELEVATED : await findElevation(room, session, grant)
     if (session.round === round || left === 0) return { grant, target, elevation }
   }
+}
+
+/** Throws Refusal where an obligation cannot be met: `recording.unavailable`, `policy.denied`. */
+function canBeMet(session: LiveSession, { obligations, decision_id: decisionId }: Decision): void {
+  const missing = unheld(obligations, session)
+  if (missing === undefined) return
+  const unrecorded = missing.code === 'obligation.record'
+  throw new Refusal(unrecorded ? 'recording.unavailable' : 'policy.denied', missing.msg, {
+    nextStep: missing.next,
+    decisionId,
+    denials: unrecorded ? [] : [missing],
+  })
 }
 
 /** The session stands on this decision too, beside those that it stood on. Throws Refusal `session.limit`. */
@@ -203,11 +232,11 @@ export const narrowed = () =>
     nextStep: 'connect again',
   })
 
+type Plain = Readonly<Record<string, string | number | boolean | null>>
+
 /** Event data holds no undefined. */
-function plain(value: object): Readonly<Record<string, string | number | boolean | null>> {
-  return JSON.parse(JSON.stringify(value)) as Readonly<
-    Record<string, string | number | boolean | null>
-  >
+function plain(value: object): Plain {
+  return JSON.parse(JSON.stringify(value)) as Plain
 }
 
 function digest(value: unknown): string {
