@@ -76,8 +76,16 @@ export {
   salvage,
 } from './recordings.ts'
 export type { RecordingPlace, StoredPart, StoredRecording } from './recordings.ts'
-export { linesOf, reconcile } from './reconcile.ts'
-export type { Reconciliation, ReconcileOptions } from './reconcile.ts'
+export { linesOf } from './export.ts'
+export { reconcile, reconcileEpochs } from './reconcile.ts'
+export type {
+  EpochIndex,
+  EpochReconciliation,
+  EpochsReconciliation,
+  Reconciliation,
+  ReconcileOptions,
+} from './reconcile.ts'
+export type { Counted } from './tally.ts'
 export { cursorOf } from './ship/cursor.ts'
 export { shipEpochs } from './ship/epochs.ts'
 export { shipHttps } from './ship/https.ts'
