@@ -32,6 +32,11 @@ export function epochOf(origin: string): number | null {
   return match === null ? null : Number(match[2])
 }
 
+/** What the origins of all epochs of one log have in common; the whole of a name without an epoch. */
+export function stemOf(origin: string): string {
+  return epochForm.exec(origin)?.[1] ?? origin
+}
+
 /** The origin of the epoch that follows. Throws AuditError log.origin for a name without an epoch. */
 export function successorOf(origin: string): string {
   const match = epochForm.exec(origin)

@@ -10,8 +10,8 @@ export { AuditError } from './errors.ts'
 export type { AuditCode, Place } from './errors.ts'
 export { readCatalogue } from './evidence/catalogue.ts'
 export type { Catalogue } from './evidence/catalogue.ts'
-export { buildEvidence } from './evidence/package.ts'
-export type { Evidence, EvidenceOptions } from './evidence/package.ts'
+export { buildEvidence, buildSiteEvidence } from './evidence/package.ts'
+export type { Evidence, EvidenceOptions, SiteEvidenceOptions } from './evidence/package.ts'
 export type { Control } from './evidence/verify.mjs'
 export type { Json } from './event-row.ts'
 export { endReasons, eventCodes } from './event.ts'
@@ -76,8 +76,16 @@ export {
   salvage,
 } from './recordings.ts'
 export type { RecordingPlace, StoredPart, StoredRecording } from './recordings.ts'
-export { linesOf, reconcile } from './reconcile.ts'
-export type { Reconciliation, ReconcileOptions } from './reconcile.ts'
+export { linesOf } from './export.ts'
+export { reconcile, reconcileEpochs } from './reconcile.ts'
+export type {
+  EpochIndex,
+  EpochReconciliation,
+  EpochsReconciliation,
+  Reconciliation,
+  ReconcileOptions,
+} from './reconcile.ts'
+export type { Counted } from './tally.ts'
 export { cursorOf } from './ship/cursor.ts'
 export { shipEpochs } from './ship/epochs.ts'
 export { shipHttps } from './ship/https.ts'

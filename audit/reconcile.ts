@@ -1,203 +1,99 @@
 /**
- * A SIEM's own export against the log: either it has every event, unaltered, or what it lacks is named. Each line of the
- * export is searched for what a sink was sent; whatever the SIEM put around it does not matter. docs/audit.md
- * section "Reconciling".
+ * A SIEM's own export against the log: either it has every event, unaltered, or what it lacks is named; of one epoch, or of
+ * all that a node's folder has. docs/audit.md section "Reconciling".
  */
-import { AuditError } from './errors.ts'
 import { openCheckpoint } from './checkpoint.ts'
 import type { Checkpoint } from './checkpoint.ts'
+import { epochOf, stemOf } from './epoch.ts'
+import { verifyEpochs, type EpochsVerdict, type EpochVerdict } from './epochs.ts'
+import { AuditError } from './errors.ts'
+import { findEvent, isCheckpoint } from './export.ts'
 import { joinOf } from './format/ocsf.ts'
 import { parseVkey } from './note.ts'
 import { prunedLeaves } from './pruned.ts'
 import { LogReader } from './read.ts'
+import { Tally, type Counted, type Expected } from './tally.ts'
 import { Frontier, leafHash, type Hash } from './tree.ts'
 
-/** One event as an export shows it. `body` is null where the sink was sent no verbatim body (CEF, a stub). */
-interface Found {
-  readonly idx: number
-  readonly body: Uint8Array | null
-  /** Leaf hash the export carries beside it, 64 hex digits; null when it carries none. */
-  readonly leaf: string | null
-  /** Line of the export, from 1. */
+/** `complete`: every event of the range is there, bytes as signed; `violated`: not; `not-provable`: see `why`. */
+type Outcome = 'complete' | 'violated' | 'not-provable'
+
+/** A log that the export has events of, and that it was not compared with. */
+export interface OtherLog {
+  readonly origin: string
+  readonly lines: number
+  /** The first such line, from 1. */
   readonly line: number
 }
 
-interface Mismatch {
-  readonly idx: number
-  readonly line: number
-  readonly what: 'altered' | 'not in the log' | 'another log'
-}
-
-export interface Reconciliation {
-  /** `complete`: every event of the range is there, bytes as signed; `violated`: not; `not-provable`: see `why`. */
-  readonly outcome: 'complete' | 'violated' | 'not-provable'
-  readonly why?: string
-  /** The range looked for: from, and one past its last. */
-  readonly from: number
-  readonly to: number
-  /** Events found whole, and those of which only the fields that join them were sent. */
-  readonly verbatim: number
-  readonly stubs: number
-  readonly duplicates: number
-  /** Runs of indexes that are not in the export, both ends inclusive. */
-  readonly missing: readonly { readonly from: number; readonly to: number }[]
-  readonly mismatches: readonly Mismatch[]
+interface Strange {
   /** Lines in which no event of this log could be read. */
   readonly strange: number
+  /** Whose events were read in some of those. */
+  readonly others: readonly OtherLog[]
 }
+
+export interface Reconciliation extends Counted, Strange {
+  readonly outcome: Outcome
+  readonly why?: string
+}
+
+/** One epoch of several. */
+export interface EpochReconciliation extends Counted {
+  readonly epoch: number
+  readonly directory: string
+  readonly origin: string
+  /** Its last event is the end of the epoch. */
+  readonly ended: boolean
+}
+
+export interface EpochsReconciliation extends Strange {
+  readonly outcome: Outcome
+  readonly why?: string
+  /** What was looked for, the first epoch first. */
+  readonly epochs: readonly EpochReconciliation[]
+  /** The log from which the first epoch here goes on: its events were not looked for. Absent: it is the very first. */
+  readonly before?: EpochsVerdict['before']
+}
+
+/** Lines of an export, without their line ends. */
+type Lines = Iterable<Uint8Array> | AsyncIterable<Uint8Array>
 
 export interface ReconcileOptions {
   /** The log, or a copy of it. */
   readonly directory: string
   readonly vkeys: readonly string[]
-  /** Lines of the export, without their line ends. */
-  readonly lines: Iterable<Uint8Array> | AsyncIterable<Uint8Array>
+  readonly lines: Lines
   /** First index the sink was to have; default 0. */
   readonly from?: number
   /** One past the last; default the last signed head. */
   readonly to?: number
 }
 
-/** Where an OCSF body begins in a line: our bodies begin so and no other part of a message does. */
-const bodyBegin = Buffer.from('{"class_uid":')
-const stubBegin = Buffer.from('{"severity_id":')
-
-/** An event in one line of an export; null when there is none. */
-function findEvent(bytes: Uint8Array, line: number, origin: string): Found | 'other' | null {
-  const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)
-  return (
-    findVerbatim(text, line, origin) ??
-    findWrapped(text, line, origin) ??
-    findFields(text, line, origin)
-  )
+/** An event's place in a log of several epochs. */
+export interface EpochIndex {
+  readonly epoch: number
+  readonly idx: number
 }
 
-/** The body as it was sent, perhaps behind a header: from its beginning to the end that joins it. */
-function findVerbatim(text: Buffer, line: number, origin: string): Found | 'other' | null {
-  const end = text.lastIndexOf('}')
-  const first = text.indexOf(bodyBegin)
-  const last = text.lastIndexOf(bodyBegin)
-  if (first < 0) return null
-  // A receiver that was killed leaves half a line, and the next message behind it.
-  const at = first === last || isJson(text.subarray(first, end + 1)) ? first : last
-  const body = text.subarray(at, end + 1)
-  const join = joinOf(body)
-  if (join === null) return null
-  if (!body.includes(`"log_name":${JSON.stringify(origin)}`)) return 'other'
-  return { idx: join.sequence, body, leaf: leafIn(text.subarray(0, at)), line }
-}
-
-function isJson(bytes: Buffer): boolean {
-  try {
-    JSON.parse(bytes.toString())
-    return true
-  } catch {
-    return false
-  }
-}
-
-/** The body as a string inside JSON: Splunk's `_raw` or `event`, Elastic's `event.original`, OTLP's `stringValue`. */
-function findWrapped(text: Buffer, line: number, origin: string): Found | 'other' | null {
-  const at = text.indexOf('"{\\"class_uid\\":')
-  if (at < 0) return null
-  let end = at + 1
-  while (end < text.length && text[end] !== 0x22) end += text[end] === 0x5c ? 2 : 1
-  let body: unknown
-  try {
-    body = JSON.parse(text.toString('utf8', at, end + 1))
-  } catch {
-    return null
-  }
-  if (typeof body !== 'string') return null
-  return findVerbatim(Buffer.from(body), line, origin)
-}
-
-const fieldForms = {
-  origin: /(?:^|[\s[{,"|])(?:origin|cs6)(?:"?\s*[:=]\s*"?)([^\s"\],]+)/,
-  idx: /(?:^|[\s[{,"|])(?:idx|cn1)(?:"?\s*[:=]\s*"?)(\d{1,16})/,
-}
-
-/** What is left where no body was sent: the fields that join it. */
-function findFields(text: Buffer, line: number, origin: string): Found | 'other' | null {
-  const stub = text.indexOf(stubBegin)
-  const head = text.toString('latin1', 0, Math.min(text.length, 4_096))
-  if (stub < 0 && !head.includes('CEF:0|Sallyport|')) return null
-  if (fieldForms.origin.exec(head)?.[1] !== origin) return 'other'
-  const idx = fieldForms.idx.exec(head)?.[1]
-  return idx === undefined ? null : { idx: Number(idx), body: null, leaf: leafIn(text), line }
-}
-
-/** The last leaf hash named in front of a body, or anywhere in a line without one. */
-function leafIn(text: Buffer): string | null {
-  const near = text.toString('latin1', Math.max(0, text.length - 8_192))
-  return [...near.matchAll(/(?:leaf|cs4)(?:"?\s*[:=]\s*"?)([0-9a-f]{64})/g)].at(-1)?.[1] ?? null
-}
-
-/** What is known of each index while the export is read: a byte each. */
-const absent = 0
-const seenStub = 1
-const seenBody = 2
-
-interface Tally {
-  readonly from: number
-  readonly seen: Uint8Array
-  readonly leaves: Buffer
-  verbatim: number
-  stubs: number
-  duplicates: number
-  strange: number
-  readonly mismatches: Mismatch[]
-}
-
-const mismatchesKept = 1_000
-
-function blame(tally: Tally, found: Found, what: Mismatch['what']): void {
-  if (tally.mismatches.length < mismatchesKept)
-    tally.mismatches.push({ idx: found.idx, line: found.line, what })
-}
-
-function take(tally: Tally, found: Found): void {
-  const at = found.idx - tally.from
-  // Before or after the range asked for is nobody's fault.
-  if (at < 0 || at >= tally.seen.length) return
-  const expected = tally.leaves.toString('hex', at * 32, at * 32 + 32)
-  const hex = found.body === null ? found.leaf : Buffer.from(leafHash(found.body)).toString('hex')
-  if (hex !== null && hex !== expected) return blame(tally, found, 'altered')
-  // The hash beside a body may have been altered while the body was not.
-  if (found.leaf !== null && found.leaf !== expected) return blame(tally, found, 'altered')
-  if (tally.seen[at] !== absent) tally.duplicates++
-  if (found.body !== null) {
-    if (tally.seen[at] === seenStub) tally.stubs--
-    if (tally.seen[at] !== seenBody) tally.verbatim++
-    tally.seen[at] = seenBody
-  } else if (tally.seen[at] === absent) {
-    tally.stubs++
-    tally.seen[at] = seenStub
-  }
-}
-
-function runs(tally: Tally): { from: number; to: number }[] {
-  const found: { from: number; to: number }[] = []
-  for (const [at, state] of tally.seen.entries()) {
-    if (state !== absent) continue
-    const idx = tally.from + at
-    const last = found.at(-1)
-    if (last !== undefined && last.to === idx - 1) last.to = idx
-    else found.push({ from: idx, to: idx })
-  }
-  return found
+export interface ReconcileEpochsOptions {
+  /** A node's folder with its epochs, or a copy of it. */
+  readonly directory: string
+  /** Verifier keys of any one epoch at least. */
+  readonly vkeys: readonly string[]
+  readonly lines: Lines
+  /** First event the sink was to have; default the first of the first epoch. */
+  readonly from?: EpochIndex
+  /** One past the last; default the last signed head of the newest. */
+  readonly to?: EpochIndex
 }
 
 /** Leaf hashes of the log up to the head, which they must hash to. Errors: log.rollback. */
-function signedLeaves(
-  directory: string,
-  reader: LogReader,
-  head: Checkpoint,
-  from: number,
-  to: number,
-): Buffer {
+function expectedOf(directory: string, head: Checkpoint, from: number, to: number): Expected {
+  const reader = new LogReader(directory, head.origin)
   const leaves = Buffer.alloc((to - from) * 32)
   const frontier = new Frontier()
+  let ended = false
   const take = (leaf: Hash): void => {
     const idx = frontier.size
     frontier.push(leaf)
@@ -208,10 +104,11 @@ function signedLeaves(
   for (const { idx, body } of reader.bodies(0)) {
     if (idx >= head.size) break
     take(leafHash(body))
+    ended = idx === head.size - 1 && joinOf(body)?.code === 'log.epoch_end'
   }
   if (frontier.size !== head.size || Buffer.from(frontier.root()).toString('hex') !== head.root)
     throw new AuditError('log.rollback', `the log is not what was signed at ${head.size}`)
-  return leaves
+  return { from, to, leaves, ended: ended ? head.size : null }
 }
 
 /** The newest head that every key signed; of a log whose end is not signed, that is not its end. */
@@ -225,88 +122,170 @@ function newestHead(reader: LogReader, vkeys: readonly string[]): Checkpoint | n
   return head === null ? null : openCheckpoint(head.note, vkeys.map(parseVkey))
 }
 
-/**
- * Compares an export with the log under a head that the reader's keys signed. Needs no gateway and no network.
- * Errors: key.invalid, note.signature, log.rollback (the log itself does not hold), log.range.
- */
-export async function reconcile(options: ReconcileOptions): Promise<Reconciliation> {
-  const origin = options.vkeys.map(parseVkey)[0]?.name
-  if (origin === undefined) throw new AuditError('key.invalid', 'no verifier key was given')
-  const reader = new LogReader(options.directory, origin)
-  const head = newestHead(reader, options.vkeys)
-  const { from = 0, to = head?.size ?? 0 } = options
-  if (!(from >= 0 && from <= to))
-    throw new AuditError('log.range', `no such range: ${from} to ${to}`)
-  const none = {
-    from,
-    to,
-    verbatim: 0,
-    stubs: 0,
-    duplicates: 0,
-    missing: [],
-    mismatches: [],
-    strange: 0,
-  }
-  if (head === null || to > head.size)
-    return { outcome: 'not-provable', why: `only ${head?.size ?? 0} events are signed`, ...none }
-  const tally: Tally = {
-    from,
-    seen: new Uint8Array(to - from),
-    leaves: signedLeaves(options.directory, reader, head, from, to),
-    verbatim: 0,
-    stubs: 0,
-    duplicates: 0,
-    strange: 0,
-    mismatches: [],
-  }
-  await readExport(options.lines, origin, tally)
-  return verdictOf(tally, to)
-}
+/** Other logs than these that are named, the first so many. */
+const othersKept = 16
 
+/** Each line to the log that it says it is of; null: one that is here and was not asked for. */
 async function readExport(
-  lines: ReconcileOptions['lines'],
-  origin: string,
-  tally: Tally,
-): Promise<void> {
+  lines: Lines,
+  tallies: ReadonlyMap<string, Tally | null>,
+): Promise<Strange> {
+  const others = new Map<string, { origin: string; lines: number; line: number }>()
+  let strange = 0
   let number = 0
   for await (const line of lines) {
     number++
-    if (line.length === 0 || isCheckpoint(line)) continue
-    const found = findEvent(line, number, origin)
-    if (found === null || found === 'other') tally.strange++
-    else take(tally, found)
+    if (line.length === 0) continue
+    const found = findEvent(line, number)
+    const tally = found === null ? undefined : tallies.get(found.origin)
+    if (found !== null && tally !== undefined) {
+      tally?.take(found)
+      continue
+    }
+    if (found === null && isCheckpoint(line)) continue
+    strange++
+    if (found === null) continue
+    const { origin } = found
+    const other = others.get(origin)
+    if (other !== undefined) other.lines++
+    else if (others.size < othersKept) others.set(origin, { origin, lines: 1, line: number })
   }
+  return { strange, others: [...others.values()] }
 }
 
-function isCheckpoint(line: Uint8Array): boolean {
-  return Buffer.from(line.buffer, line.byteOffset, line.length).includes('audit.checkpoint')
-}
+const isShort = ({ missing, mismatches }: Counted): boolean =>
+  missing.length > 0 || mismatches.length > 0
 
-function verdictOf(tally: Tally, to: number): Reconciliation {
-  const { from, verbatim, stubs, duplicates, strange, mismatches } = tally
-  const missing = runs(tally)
-  const counts = { from, to, verbatim, stubs, duplicates, missing, mismatches, strange }
-  if (missing.length > 0 || mismatches.length > 0) return { outcome: 'violated', ...counts }
-  if (stubs === 0) return { outcome: 'complete', ...counts }
+/** Completeness is not content where a sink was sent no bodies. */
+function whyOf(stubs: number): { readonly why?: string } {
   const why = `every event is there; of ${stubs} the sink was sent fields only, so their content is not proven`
-  return { outcome: 'complete', why, ...counts }
+  return stubs === 0 ? {} : { why }
 }
 
-/** Lines of a file's chunks, without their line ends; a line of over 1 MiB is given in pieces. */
-export async function* linesOf(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
-  let held: Buffer = Buffer.alloc(0)
-  for await (const chunk of chunks) {
-    held = Buffer.concat([held, chunk])
-    let at = 0
-    for (let end = held.indexOf(10); end >= 0; end = held.indexOf(10, at)) {
-      yield held.subarray(at, held[end - 1] === 13 ? end - 1 : end)
-      at = end + 1
-    }
-    held = held.subarray(at)
-    if (held.length > 1024 * 1024) {
-      yield held
-      held = Buffer.alloc(0)
-    }
+/**
+ * Compares an export with one epoch of a log under a head that the reader's keys signed. Needs no gateway and no network.
+ * Errors: key.invalid, note.signature, log.rollback (the log itself does not hold), log.range.
+ */
+export async function reconcile(options: ReconcileOptions): Promise<Reconciliation> {
+  const { directory, vkeys } = options
+  const origin = vkeys.map(parseVkey)[0]?.name
+  if (origin === undefined) throw new AuditError('key.invalid', 'no verifier key was given')
+  const head = newestHead(new LogReader(directory, origin), vkeys)
+  const { from = 0, to = head?.size ?? 0 } = options
+  if (!(from >= 0 && from <= to))
+    throw new AuditError('log.range', `no such range: ${from} to ${to}`)
+  if (head === null || to > head.size) {
+    const nothing = new Tally({ from: 0, to: 0, leaves: Buffer.alloc(0), ended: null }).counted()
+    const why = `only ${head?.size ?? 0} events are signed`
+    return { outcome: 'not-provable', why, ...nothing, from, to, strange: 0, others: [] }
   }
-  if (held.length > 0) yield held
+  const tally = new Tally(expectedOf(directory, head, from, to))
+  const strange = await readExport(options.lines, new Map([[origin, tally]]))
+  const counted = tally.counted()
+  if (isShort(counted)) return { outcome: 'violated', ...counted, ...strange }
+  return { outcome: 'complete', ...whyOf(counted.stubs), ...counted, ...strange }
+}
+
+/** What of an epoch was asked for; null: nothing. */
+function rangeIn(
+  { epoch }: EpochVerdict,
+  size: number,
+  { from, to }: Pick<ReconcileEpochsOptions, 'from' | 'to'>,
+): { readonly from: number; readonly to: number } | null {
+  if (epoch < (from?.epoch ?? 0) || epoch > (to?.epoch ?? Number.POSITIVE_INFINITY)) return null
+  return {
+    from: from?.epoch === epoch ? from.idx : 0,
+    to: to?.epoch === epoch ? to.idx : size,
+  }
+}
+
+/** Demands that the range begins and ends in epochs that are here, in order. Errors: log.range. */
+function demandRange(read: EpochsVerdict, { from, to }: ReconcileEpochsOptions): void {
+  for (const at of [from, to])
+    if (at !== undefined && !read.epochs.some(({ epoch }) => epoch === at.epoch))
+      throw new AuditError('log.range', `epoch ${at.epoch} is not here, or could not be read`)
+  const before = (a: EpochIndex, b: EpochIndex): boolean =>
+    a.epoch === b.epoch ? a.idx < b.idx : a.epoch < b.epoch
+  if (from !== undefined && to !== undefined && before(to, from))
+    throw new AuditError('log.range', 'the range ends before it begins')
+}
+
+interface Asked {
+  readonly read: EpochVerdict
+  readonly expected: Expected
+  readonly tally: Tally
+}
+
+/** The epochs asked for, as far as each is proven; `short`: what is not signed yet. Errors: log.rollback, log.range. */
+function askedOf(
+  read: EpochsVerdict,
+  options: ReconcileEpochsOptions,
+): { readonly asked: readonly Asked[]; readonly short: string | null } {
+  demandRange(read, options)
+  let short: string | null = null
+  const asked: Asked[] = []
+  for (const epoch of read.epochs) {
+    const head = epoch.verdict.checkpoint
+    if (epoch.verdict.outcome !== 'proven' || head === null) continue
+    const range = rangeIn(epoch, head.size, options)
+    if (range === null) continue
+    const to = Math.min(range.to, head.size)
+    if (range.to > to || range.from > to)
+      short ??= `epoch ${epoch.epoch}: only ${head.size} events are signed`
+    const expected = expectedOf(epoch.directory, head, Math.min(range.from, to), to)
+    asked.push({ read: epoch, expected, tally: new Tally(expected) })
+  }
+  return { asked, short }
+}
+
+/** The latest epoch that the export has events of, where that is behind all that are here. */
+function laterThan(read: EpochsVerdict, others: readonly OtherLog[]): string | null {
+  const newest = read.epochs.at(-1)
+  if (newest === undefined) return null
+  const later = others.find(
+    ({ origin }) =>
+      stemOf(origin) === stemOf(newest.origin) && (epochOf(origin) ?? 0) > newest.epoch,
+  )
+  return later === undefined
+    ? null
+    : `the export has events of ${later.origin}, a later epoch than any that is here (line ${later.line})`
+}
+
+/**
+ * Compares an export with every epoch in a node's folder, each under its own keys and joined to the one before as
+ * `verifyEpochs` proves it. Needs no gateway and no network. Errors: key.invalid, note.invalid, log.rollback (the log itself
+ * does not hold), log.range.
+ */
+export async function reconcileEpochs(
+  options: ReconcileEpochsOptions,
+): Promise<EpochsReconciliation> {
+  const { directory, vkeys: verifierKeys } = options
+  if (verifierKeys.length === 0) throw new AuditError('key.invalid', 'no verifier key was given')
+  const read = await verifyEpochs({ directory, verifierKeys })
+  if (read.outcome === 'violated') throw new AuditError('log.rollback', read.why ?? '')
+  const { asked, short } = askedOf(read, options)
+  const tallies = new Map<string, Tally | null>(read.epochs.map(({ origin }) => [origin, null]))
+  for (const one of asked) tallies.set(one.read.origin, one.tally)
+  const strange = await readExport(options.lines, tallies)
+  const epochs = asked.map(({ read: { epoch, directory: own, origin }, expected, tally }) => ({
+    epoch,
+    directory: own,
+    origin,
+    ended: expected.ended !== null,
+    ...tally.counted(),
+  }))
+  const rest = {
+    epochs,
+    ...strange,
+    ...(read.before === undefined ? {} : { before: read.before }),
+  }
+  const unread = read.outcome === 'proven' ? null : (read.why ?? read.outcome)
+  // A range that ends here is not about what came behind it.
+  const later = options.to === undefined ? laterThan(read, strange.others) : null
+  const why = short ?? unread ?? later
+  const said = why === null ? {} : { why }
+  if (epochs.some(isShort)) return { outcome: 'violated', ...said, ...rest }
+  if (why !== null) return { outcome: 'not-provable', why, ...rest }
+  const stubs = epochs.reduce((sum, one) => sum + one.stubs, 0)
+  return { outcome: 'complete', ...whyOf(stubs), ...rest }
 }

@@ -5,6 +5,7 @@
 import type { KeyObject } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { signCheckpoint } from '../checkpoint.ts'
+import { claimed } from '../epochs.ts'
 import { AuditError } from '../errors.ts'
 import { noteSigner } from '../note.ts'
 import { hashesOf } from '../prove.ts'
@@ -12,8 +13,8 @@ import type { LogReader } from '../read.ts'
 import { consistencyProof, leafHash, subtreesOf } from '../tree.ts'
 import type { Catalogue } from './catalogue.ts'
 import { headsBetween, slicesOf, type Slice } from './slices.ts'
-import { derive, judge, manifestText, proveEvents, readVkey } from './verify.mjs'
-import type { Epoch, Judgement, Proven } from './verify.mjs'
+import { derive, judge, manifestText, nodeOf, proveEvents, proveSite, readVkey } from './verify.mjs'
+import type { Epoch, Judgement, Proven, Vkey } from './verify.mjs'
 import { listed, packEntry, zipOf, type Packed } from './zip.ts'
 
 const hourMs = 3_600_000
@@ -45,6 +46,8 @@ export interface Evidence {
   readonly judgement: Judgement
   /** Which epochs are in it, the first one first. */
   readonly epochs: readonly Epoch[]
+  /** Gateways of the site, of a package of several; those that are left out as well. */
+  readonly nodes: readonly string[]
   readonly events: number
   /** How many events before those in it were pruned from the log; 0 where what came before is still there. */
   readonly pruned: number
@@ -103,26 +106,106 @@ const day = (ms: number): string => iso(ms).slice(0, 16).replaceAll(':', '').rep
 
 const own = (name: string): Buffer => readFileSync(new URL(name, import.meta.url))
 
-/**
- * Builds the package, checking every byte of it with the same keys a reader will use. Needs no gateway and no network.
- * Errors: evidence.range (no signed event of that time), key.invalid (also for `signWith`); Violated when the log is not what was signed.
- */
-export function buildEvidence(options: EvidenceOptions): Evidence {
-  const keys = options.vkeys.map(readVkey)
-  const [key] = keys
-  if (key === undefined) throw new AuditError('key.invalid', 'no verifier key was given')
-  if (!(options.to >= options.from))
-    throw new AuditError('evidence.range', 'the time ends before it begins')
-  const { directory, from, to, leadMs = 31 * 24 * hourMs } = options
-  const { shown, links } = slicesOf(directory, key.name, from - leadMs, to)
+/** A package of several gateways of one site. */
+export interface SiteEvidenceOptions extends Omit<EvidenceOptions, 'directory'> {
+  /** A log of each gateway, or a copy of it: one epoch, or the node's folder with all of them. */
+  readonly directories: readonly string[]
+  /** Gateways that the site has: one whose log is not given is named as left out. */
+  readonly nodes?: readonly string[]
+}
+
+/** The log's entries, and what of them is the oldest that is shown. */
+interface Chosen {
+  readonly entries: readonly Packed[]
+  readonly oldest: Slice | undefined
+}
+
+/** Of a log's epochs what belongs to the time, under the folder `log/`. Errors: evidence.range. */
+function chosenOf(
+  directory: string,
+  named: string,
+  { from, to, leadMs = 31 * 24 * hourMs }: Pick<EvidenceOptions, 'from' | 'to' | 'leadMs'>,
+): Chosen {
+  const { shown, links } = slicesOf(directory, named, from - leadMs, to)
   const [oldest, ...later] = shown
-  const log = [
+  const entries = [
     ...shown.flatMap((slice) =>
       logEntries(later.length > 0 ? `log/${slice.epoch}/` : 'log/', slice),
     ),
     ...links.flatMap((slice) => logEntries(`log/keys/${slice.epoch}/`, slice)),
   ]
-  const proven = proveEvents(new Map(log.map((entry) => [entry.name, asRead(entry)])), keys)
+  return { entries, oldest }
+}
+
+/** The reader's keys, parsed, and the time in order. Errors: key.invalid, evidence.range. */
+function demand({ vkeys, from, to }: Pick<EvidenceOptions, 'vkeys' | 'from' | 'to'>): {
+  readonly keys: Vkey[]
+  readonly named: string
+} {
+  const keys = vkeys.map(readVkey)
+  const [key] = keys
+  if (key === undefined) throw new AuditError('key.invalid', 'no verifier key was given')
+  if (!(to >= from)) throw new AuditError('evidence.range', 'the time ends before it begins')
+  return { keys, named: key.name }
+}
+
+/**
+ * Builds the package, checking every byte of it with the same keys a reader will use. Needs no gateway and no network.
+ * Errors: evidence.range (no signed event of that time), key.invalid (also for `signWith`); Violated when the log is not what was signed.
+ */
+export function buildEvidence(options: EvidenceOptions): Evidence {
+  const { keys, named } = demand(options)
+  const { entries, oldest } = chosenOf(options.directory, named, options)
+  const proven = proveEvents(entriesOf(entries), keys)
+  return packaged(options, entries, proven, prunedBefore(proven, oldest))
+}
+
+/**
+ * Builds one package of the logs of several gateways, each in a folder of its own and proven by itself; what is said of
+ * grants and sessions is said of all of them. Needs no gateway and no network. Errors: as `buildEvidence`, and log.origin for
+ * two logs of one gateway or of two sites.
+ */
+export function buildSiteEvidence(options: SiteEvidenceOptions): Evidence {
+  const { keys, named } = demand(options)
+  const logs = options.directories.map((directory) => nodeLog(directory, named, options))
+  const entries = logs.flatMap(({ node, chosen }) =>
+    chosen.entries.map((entry) => ({ ...entry, name: `nodes/${node}/${entry.name}` })),
+  )
+  const here = logs.map(({ node }) => node)
+  const twice = here.find((node, i) => here.indexOf(node) !== i)
+  if (twice !== undefined) throw new AuditError('log.origin', `two of the logs are of ${twice}`)
+  const nodes = [...new Set([...here, ...(options.nodes ?? [])])].toSorted()
+  const proven = proveSite(entriesOf(entries), keys, nodes)
+  return packaged(options, entries, proven, 0)
+}
+
+/** One gateway's part of a site. Errors: evidence.range, log.origin (its name is no gateway's). */
+function nodeLog(
+  directory: string,
+  named: string,
+  options: SiteEvidenceOptions,
+): { readonly node: string; readonly chosen: Chosen } {
+  try {
+    const chosen = chosenOf(directory, named, options)
+    const { node } = nodeOf(claimed(chosen.oldest?.directory ?? directory) ?? '')
+    if (node === '') throw new AuditError('log.origin', 'the log is not named after a gateway')
+    return { node, chosen }
+  } catch (error) {
+    if (!(error instanceof AuditError)) throw error
+    throw new AuditError(error.code, `${directory}: ${error.message}`, { cause: error })
+  }
+}
+
+const entriesOf = (log: readonly Packed[]): Map<string, ReturnType<typeof asRead>> =>
+  new Map(log.map((entry) => [entry.name, asRead(entry)]))
+
+/** The whole package, of logs that are proven. Errors: key.invalid (`signWith`). */
+function packaged(
+  options: Omit<EvidenceOptions, 'directory'>,
+  log: readonly Packed[],
+  proven: Proven,
+  pruned: number,
+): Evidence {
   const judgement = judge(proven, options.from, options.to)
   const asked = {
     from: options.from,
@@ -150,8 +233,9 @@ export function buildEvidence(options: EvidenceOptions): Evidence {
     bytes: zipOf([...entries, manifest, ...signatureOf(manifest, proven, options), sum]),
     judgement,
     epochs: proven.epochs,
+    nodes: proven.site?.named ?? [],
     events: proven.events.length,
-    pruned: prunedBefore(proven, oldest),
+    pruned,
   }
 }
 
@@ -168,7 +252,7 @@ function prunedBefore({ epochs }: Proven, oldest: Slice | undefined): number {
 function signatureOf(
   manifest: Packed,
   { keys }: Proven,
-  { signWith = [], now }: EvidenceOptions,
+  { signWith = [], now }: Pick<EvidenceOptions, 'signWith' | 'now'>,
 ): Packed[] {
   if (signWith.length === 0) return []
   for (const [origin, known] of keys) {

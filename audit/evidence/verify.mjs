@@ -1,12 +1,13 @@
 /**
  * Verifies an evidence package of a Sallyport audit log: one file, Node.js alone, no network.
  *
- *     node verify.mjs PACKAGE.zip --key KEYFILE [--device NAME]
+ *     node verify.mjs PACKAGE.zip --key KEYFILE [--device NAME] [--node NAME ...]
  *
  * KEYFILE holds the verifier keys of the log, one a line, from whoever you trust for them: never from the package. Without
  * a key the package may be whole and still be somebody else's; the answer is then 2. Where the log's keys were replaced in
  * that time the package holds several epochs: give the keys of the newest, which prove all before it. Exit: 0 proven, 1 violated (where is said),
- * 2 not provable (why is said).
+ * 2 not provable (why is said). A package of a site has a log of each of its gateways: give the keys of all of them, and with
+ * --node the gateways that the site has as you know it. One whose log is not in the package is named, and nothing is then complete.
  *
  * What is checked, in this order:
  *  1. the file itself: every byte of the ZIP is either content with the SHA-256 that manifest.json names, or is what a
@@ -32,6 +33,11 @@
  *  8. what people read: report.html, the CSV and JSON files, README.txt and manifest.json are made anew from the proven
  *     events and must be the same to the byte. Each file is listed with what it is worth. Take this program from whoever
  *     you trust, not from the package: a forger may have changed the one in there.
+ *
+ * Of a site each log lies in a folder of its own, nodes/<gateway>/, and is put through 2 to 4 by itself, with the reader's keys of
+ * that log alone. Only then are the events laid together in order of time, each with its gateway: a grant that was approved at
+ * one lets in at another, so 5 asks all of them. Where the order of two events of different gateways matters, their clocks are
+ * taken to differ by no more than 5 s.
  */
 import { createHash, createPublicKey, verify as verifySignature } from 'node:crypto'
 import { readFileSync, realpathSync } from 'node:fs'
@@ -44,6 +50,7 @@ class Violated extends Error {
   constructor(place, what) {
     super(`${place}: ${what}`)
     this.place = place
+    this.what = what
   }
 }
 
@@ -376,15 +383,20 @@ const bitsOf = (size) => size.toString(2).replaceAll('0', '').length
  * @typedef {Record<string, any>} Event
  *   an event as it was logged, with `at`, where it stands in the package, counted over all epochs; `epoch`, its epoch's
  *   number where there are several, else null; and, on what was not done after all, `undone`, the event that says so
- * @typedef {{ epoch: number | null, idx: number }} Where an event's place: `epoch` only where there are several
+ * @typedef {{ node?: string, epoch: number | null, idx: number }} Where an event's place: `epoch` only where there are several,
+ *   `node` only in a package of a site
  * @typedef {{ origin: string, epoch: number | null, first: number, last: number, heads: number, predecessor: string | null, successor: string | null }} Epoch
  *   one log: its events from `first` to before `last`, and the logs that it goes on from and goes on as, by its own first
  *   and last event
- * @typedef {{ events: Event[], epochs: Epoch[], links: string[], early: boolean, pinned: boolean, doubts: string[], files: Map<string, boolean>, keys: Map<string, Vkey[]> }} Proven
+ * @typedef {{ node: string, proven: Proven }} Log one gateway's, proven by itself
+ * @typedef {{ logs: Log[], named: string[], absent: string[] }} Site
+ *   the gateways whose logs are here, those that the site has as whoever made the package named them, and which of these are not here
+ * @typedef {{ events: Event[], epochs: Epoch[], links: string[], early: boolean, pinned: boolean, doubts: string[], files: Map<string, boolean>, keys: Map<string, Vkey[]>, site: Site | null }} Proven
  *   `links`: epochs of which only the beginning or the end is here, for the keys it names; `early`: something came before the
  *   first event; `pinned`: every epoch shown is proven under keys that the reader brought, or that one so proven names;
  *   `doubts`: what keeps this from being proven under the newest of those keys;
- *   `files`: what was read, and whether it is so proven; `keys`: those keys, by the log they are of
+ *   `files`: what was read, and whether it is so proven; `keys`: those keys, by the log they are of; `site`: of a package of
+ *   several gateways, all of whose events are then in `events`, in order of time
  * @typedef {{ keys: string[], successor?: string, predecessor?: string, note?: string }} Joint what an end or a beginning says
  * @typedef {{ folder: string, origin: string, epoch: number | null, notes: string[], left: { size: number, hashes: string[] }, bytes: Buffer, leaves: string, opening: Joint | null, closing: Joint | null, consistency: string | null }} Part
  *   one epoch as it lies in the package, nothing of it proven yet; `consistency`: of one that is here up to before its end,
@@ -673,6 +685,20 @@ function trustedIn(chain, given, keys) {
  */
 export function proveEvents(entries, given) {
   const parts = foldersOf(entries).map((folder) => readPart(entries, folder))
+  const stem = stemOf(parts[0]?.origin ?? '')
+  const ofLog = given.filter(({ name }) => stemOf(name) === stem)
+  // Who has the keys of a whole site has those of other logs too: what these would prove is not here.
+  if (ofLog.length === 0) return proveParts(entries, parts, given)
+  const proven = proveParts(entries, parts, ofLog)
+  proven.doubts.push(...othersGiven(new Set([stem]), given))
+  return proven
+}
+
+/**
+ * What comes back is proven under the keys, all of which are the log's.
+ * @param {Map<string, Entry>} entries @param {Part[]} parts @param {Vkey[]} given @returns {Proven}
+ */
+function proveParts(entries, parts, given) {
   const links = linkFolders(entries).map((folder) => readPart(entries, folder))
   const chain = chainOf(parts, links)
   const keys = keysOf(chain, given)
@@ -721,7 +747,117 @@ export function proveEvents(entries, given) {
           [...trusted].some((part) => part.origin === origin),
       ),
     ),
+    site: null,
   }
+}
+
+const nodeFolder = /^nodes\/([^/]+)\//
+const nodeForm = /^(.+\/)([^/]+)\/$/
+
+/** The gateway whose log this is, and what those of one site have in common. @param {string} origin */
+export function nodeOf(origin) {
+  const match = nodeForm.exec(stemOf(origin))
+  return { site: match?.[1] ?? '', node: match?.[2] ?? '' }
+}
+
+/**
+ * Steps 2 and 3 of a package of several gateways: each log by itself, under the reader's keys of it; then all events in order of
+ * time. `named`: the gateways that the site has.
+ * @param {Map<string, Entry>} entries @param {Vkey[]} given @param {string[]} named @returns {Proven}
+ */
+export function proveSite(entries, given, named) {
+  const nodes = new Set([...entries.keys()].flatMap((name) => nodeFolder.exec(name)?.[1] ?? []))
+  const logs = [...nodes].toSorted().map((node) => proveNode(entries, given, node))
+  const [first] = logs
+  if (first === undefined) throw new Violated('nodes/', 'there is no log')
+  const { site } = nodeOf(first.proven.epochs[0]?.origin ?? '')
+  for (const { node, proven } of logs)
+    if (nodeOf(proven.epochs[0]?.origin ?? '').site !== site)
+      throw new Violated(`nodes/${node}/`, `its log is not of the site ${site}`)
+  const all = logs.map(({ proven }) => proven)
+  return {
+    events: inOrderOfTime(all.map(({ events }) => events)),
+    epochs: all.flatMap(({ epochs }) => epochs),
+    links: all.flatMap(({ links }) => links),
+    early: all.some(({ early }) => early),
+    pinned: all.every(({ pinned }) => pinned),
+    doubts: siteDoubts(logs, given),
+    files: new Map(
+      logs.flatMap(({ node, proven }) =>
+        [...proven.files].map(([name, isProven]) => [`nodes/${node}/${name}`, isProven]),
+      ),
+    ),
+    keys: new Map(all.flatMap(({ keys }) => [...keys])),
+    site: { logs, named, absent: named.filter((node) => !nodes.has(node)) },
+  }
+}
+
+/** One gateway's log, as the package of it alone would have it. @param {Map<string, Entry>} entries @param {Vkey[]} given @param {string} node @returns {Log} */
+function proveNode(entries, given, node) {
+  const folder = `nodes/${node}/`
+  const own = new Map(
+    [...entries].flatMap(([name, entry]) =>
+      name.startsWith(folder) ? [[name.slice(folder.length), entry]] : [],
+    ),
+  )
+  try {
+    const [first = ''] = foldersOf(own)
+    const { origin } = readPart(own, first)
+    if (nodeOf(origin).node !== node) throw new Violated('', `it holds the log ${origin}`)
+    const proven = proveEvents(
+      own,
+      given.filter(({ name }) => stemOf(name) === stemOf(origin)),
+    )
+    for (const event of proven.events) event['node'] = node
+    return { node, proven }
+  } catch (error) {
+    if (error instanceof Violated) throw new Violated(`${folder}${error.place}`, error.what)
+    throw error
+  }
+}
+
+/** Logs that the reader brought keys of and that are not here. @param {Set<string>} stems @param {Vkey[]} given @returns {string[]} */
+function othersGiven(stems, given) {
+  const others = new Set(given.map(({ name }) => stemOf(name)).filter((stem) => !stems.has(stem)))
+  return [...others].map((stem) => `keys of ${stem} were given, and that log is not in the package`)
+}
+
+/** Why it is not proven for a reader with these keys, by gateway. @param {Log[]} logs @param {Vkey[]} given @returns {string[]} */
+function siteDoubts(logs, given) {
+  const stems = new Set(logs.map(({ proven }) => stemOf(proven.epochs[0]?.origin ?? '')))
+  return [
+    ...othersGiven(stems, given),
+    ...logs.flatMap(({ node, proven }) =>
+      given.length > 0 && !proven.pinned && proven.doubts.length === 0
+        ? [`no key was given of the log of ${node}: it may be anybody\u2019s`]
+        : proven.doubts,
+    ),
+  ]
+}
+
+/**
+ * The events of several logs as one: by their time, those of one log in that log's order, whatever its clock did.
+ * @param {Event[][]} lanes @returns {Event[]}
+ */
+function inOrderOfTime(lanes) {
+  const heads = lanes.map((events) => ({ events, next: 0, time: 0 }))
+  const timeOf = (/** @type {{ events: Event[], next: number, time: number }} */ head) =>
+    Math.max(head.time, head.events[head.next]?.['time'] ?? Number.POSITIVE_INFINITY)
+  /** @type {Event[]} */
+  const merged = []
+  for (;;) {
+    let first
+    for (const head of heads)
+      if (head.next < head.events.length && (first === undefined || timeOf(head) < timeOf(first)))
+        first = head
+    const event = first?.events[first.next]
+    if (first === undefined || event === undefined) break
+    first.time = timeOf(first)
+    first.next++
+    event['at'] = merged.length
+    merged.push(event)
+  }
+  return merged
 }
 
 /** @param {Part} part @param {{ heads: number, end: { size: number } }} proven @returns {Epoch} */
@@ -817,12 +953,34 @@ function followEvents(place, bytes, leaves, edge, heads) {
 }
 
 /** @param {Event} event @returns {Where} */
-const whereOf = (event) => ({ epoch: event['epoch'], idx: event['metadata'].sequence })
+const whereOf = (event) => ({
+  ...nodeIn(event),
+  epoch: event['epoch'],
+  idx: event['metadata'].sequence,
+})
+/** @param {Event | undefined} event */
+const nodeIn = (event) => (event?.['node'] === undefined ? {} : { node: event['node'] })
 /** @param {Where} where */
-const eventText = ({ epoch, idx }) =>
-  epoch === null ? `event ${idx}` : `event ${idx} of epoch ${epoch}`
+const eventText = ({ node, epoch, idx }) =>
+  `event ${idx}${epoch === null ? '' : ` of epoch ${epoch}`}${node === undefined ? '' : ` of ${node}`}`
 /** @param {Where} where */
-const eventMark = ({ epoch, idx }) => (epoch === null ? `#${idx}` : `#${epoch}/${idx}`)
+const eventMark = ({ node = '', epoch, idx }) =>
+  epoch === null ? `${node}#${idx}` : `${node}#${epoch}/${idx}`
+
+/**
+ * Whether one event came before another: those of one log stand in order; of two gateways, whose clocks may differ, whether it
+ * may have.
+ * @param {Event} event @param {Event} other
+ */
+const mayPrecede = (event, other) =>
+  event['node'] === other['node']
+    ? event['at'] < other['at']
+    : event['time'] <= other['time'] + fluxMs
+/** Whether it did, whatever the clocks. @param {Event} event @param {Event} other */
+const didPrecede = (event, other) =>
+  event['node'] === other['node']
+    ? event['at'] < other['at']
+    : event['time'] < other['time'] - fluxMs
 
 /** What is recorded before the store is told, and so may be taken back by an event behind it. */
 const takenBack = [
@@ -951,10 +1109,21 @@ function heartbeatGaps(events, from, to) {
     last = { time, ...where }
     since = 'silent'
   }
-  const { time: end = from, epoch = null, idx = 0 } = last ?? {}
-  if (to - end > silenceMs) gaps.push({ from: end, to, kind: 'after', epoch, idx })
+  const { time: end, ...where } = last ?? {
+    time: from,
+    ...nodeIn(events[0]),
+    epoch: null,
+    idx: 0,
+  }
+  if (to - end > silenceMs) gaps.push({ from: end, to, kind: 'after', ...where })
   return gaps.filter((gap) => gap.to >= from && gap.from <= to)
 }
+
+/** Those of every gateway, the earliest first. @param {Proven} proven @param {number} from @param {number} to @returns {Gap[]} */
+const gapsOf = (proven, from, to) =>
+  logsOf(proven)
+    .flatMap(({ events }) => heartbeatGaps(events, from, to))
+    .toSorted((a, b) => (proven.site === null ? 0 : a.from - b.from))
 
 /** @typedef {{ id: string, start: Event | null, end: Event | null }} Session */
 
@@ -1051,7 +1220,7 @@ function subsets(items, size) {
 
 /**
  * @typedef {{ by: string, who: string, time: number, event: Event }} Act what somebody did about a grant
- * @typedef {{ id: string, requester: string, who: string, devices: string[], processes: string[], notBefore: number, notAfter: number, maxMs: number, maxUses: number, maxBytes: number, firstUse: number | null, earlier: { until: number, notAfter: number, maxMs: number }[], reason: string, ticket: string,
+ * @typedef {{ id: string, requester: string, who: string, devices: string[], processes: string[], notBefore: number, notAfter: number, maxMs: number, maxUses: number, maxBytes: number, firstUse: number | null, earlier: { until: Event, notAfter: number, maxMs: number }[], reason: string, ticket: string,
  *   approvals: Act[], needed: number, request: Event, activated: number | null, ended: (Act & { how: string }) | null, unconfirmed: (Act & { how: string })[] }} Grant
  *   `unconfirmed`: ends that were recorded and then not done, or not surely
  */
@@ -1065,9 +1234,9 @@ const endings = ['grant.reject', 'grant.revoke', 'grant.expire', 'grant.burn']
  */
 const endsAt = ({ notAfter, firstUse, maxMs }) =>
   firstUse === null ? notAfter : Math.min(notAfter, firstUse + maxMs)
-/** What it said of its time when an event `at` was logged. @param {Grant} grant @param {number} at @returns {Grant} */
-function termsAt(grant, at) {
-  const then = grant.earlier.find(({ until }) => at < until)
+/** What it said of its time when an event was logged. @param {Grant} grant @param {Event} event @returns {Grant} */
+function termsAt(grant, event) {
+  const then = grant.earlier.find(({ until }) => didPrecede(event, until))
   return then === undefined ? grant : { ...grant, notAfter: then.notAfter, maxMs: then.maxMs }
 }
 /** Until when it opened something, epoch ms. @param {Grant} grant */
@@ -1080,11 +1249,16 @@ const whoOf = (event) => event['actor']?.user?.name ?? event['actor']?.user?.uid
 function grantsOf(events) {
   /** @type {Map<string, Grant>} */
   const grants = new Map()
-  for (const event of events) {
-    const what = code(event)
-    if (!what.startsWith('grant.')) continue
+  const about = events.filter((event) => code(event).startsWith('grant.'))
+  const isRequest = (/** @type {Event} */ event) =>
+    code(event) === 'grant.request' && event['status_id'] === 1
+  // Another gateway's clock may put what became of a grant in front of its request.
+  const ordered = about.some(({ node }) => node !== undefined)
+    ? [...about.filter(isRequest), ...about.filter((event) => !isRequest(event))]
+    : about
+  for (const event of ordered) {
     const facts = own(event)
-    if (what === 'grant.request' && event['status_id'] === 1) {
+    if (isRequest(event)) {
       grants.set(facts['grant'], {
         id: facts['grant'],
         requester: event['actor']?.user?.uid ?? '',
@@ -1110,7 +1284,7 @@ function grantsOf(events) {
       continue
     }
     const grant = grants.get(facts['grant'])
-    if (grant !== undefined) follow(grant, event)
+    if (grant !== undefined && mayPrecede(grant.request, event)) follow(grant, event)
   }
   return grants
 }
@@ -1131,7 +1305,7 @@ function follow(grant, event) {
     grant.approvals.push(act)
   if (what === 'grant.activate') grant.activated = event['time']
   if (what === 'grant.use') grant.firstUse ??= event['time']
-  if (what === 'grant.extend') extend(grant, facts, event['at'])
+  if (what === 'grant.extend') extend(grant, facts, event)
   if (!endings.includes(what)) return
   if (undone === undefined) grant.ended ??= { ...act, how: what.slice(6) }
   else grant.unconfirmed.push({ ...act, how: what.slice(6) })
@@ -1142,9 +1316,9 @@ const undoesApproval = (event) =>
   code(event) === 'grant.approve' && event['settles'] !== undefined && effectOf(event) === 'none'
 
 /** It lasts longer from an event on, or no longer: what it was before counts for what came before.
- * @param {Grant} grant @param {Record<string, any>} facts @param {number} at */
-function extend(grant, facts, at) {
-  grant.earlier.push({ until: at, notAfter: grant.notAfter, maxMs: grant.maxMs })
+ * @param {Grant} grant @param {Record<string, any>} facts @param {Event} until */
+function extend(grant, facts, until) {
+  grant.earlier.push({ until, notAfter: grant.notAfter, maxMs: grant.maxMs })
   if (facts['not_after'] !== undefined) grant.notAfter = facts['not_after'] * 1000
   if (facts['max_seconds'] !== undefined) grant.maxMs = facts['max_seconds'] * 1000
 }
@@ -1153,38 +1327,47 @@ function extend(grant, facts, at) {
 
 /**
  * How a session does not agree with the grant it began under; `earlier` sessions began under it before.
- * @param {Event} start @param {Grant} grant @param {number} earlier @returns {string[]}
+ * @param {Event} start @param {Grant} grant @param {number} earlier
+ * @param {string[] | null} elsewhere takes what may stand in the log of a gateway that is left out; null: none is
+ * @returns {string[]}
  */
-function faultsOf(start, grant, earlier) {
-  const { at } = start
+function faultsOf(start, grant, earlier, elsewhere) {
   const { device, process } = own(start)
   const faults = []
-  const before = grant.approvals.filter(({ event }) => event['at'] < at)
+  const before = grant.approvals.filter(({ event }) => mayPrecede(event, start))
   if (before.some(({ by }) => by === grant.requester))
     faults.push('its grant was approved by who requested it')
   if (new Set(before.map(({ by }) => by)).size < grant.needed)
-    faults.push(`its grant had ${before.length} of ${grant.needed} approvals`)
+    (elsewhere ?? faults).push(`its grant had ${before.length} of ${grant.needed} approvals`)
   if (!grant.devices.includes(device)) faults.push(`its grant is not for ${device}`)
   if (!grant.processes.includes(process)) faults.push(`its grant is not for the process ${process}`)
   if ((start['actor']?.user?.uid ?? '') !== grant.requester)
     faults.push(`its grant is ${grant.who}\u2019s, and ${whoOf(start)} used it`)
   if (
     start['time'] < grant.notBefore - fluxMs ||
-    start['time'] > endsAt(termsAt(grant, at)) + fluxMs
+    start['time'] > endsAt(termsAt(grant, start)) + fluxMs
   )
     faults.push('it began outside the time of its grant')
   if (earlier >= grant.maxUses) faults.push(`its grant was for ${grant.maxUses} sessions`)
-  if (grant.ended !== null && grant.ended.event['at'] < at)
+  if (grant.ended !== null && didPrecede(grant.ended.event, start))
     faults.push(`its grant had ended (${grant.ended.how})`)
   return faults
 }
 
+/** What is proven of one gateway's log; of a package of one log all. @param {Proven} proven @param {string | undefined} node @returns {Proven} */
+const logOf = (proven, node) => proven.site?.logs.find((log) => log.node === node)?.proven ?? proven
+/** Each log by itself. @param {Proven} proven @returns {Proven[]} */
+const logsOf = (proven) => proven.site?.logs.map((log) => log.proven) ?? [proven]
+
 /**
  * What should not be: sessions outside their grant, approvals by the requester, sessions without a known grant.
- * @param {Event[]} events @param {boolean} early
+ * @param {Proven} proven
  * @returns {{ exceptions: Exception[], untold: string[] }}
  */
-function checkGrants(events, early) {
+function checkGrants(proven) {
+  const { events, early, site } = proven
+  // What is not here may have been said at a gateway that is left out: then that is what is wrong.
+  const isShort = (site?.absent ?? []).length > 0
   const grants = grantsOf(events)
   /** @type {Exception[]} */
   const exceptions = []
@@ -1194,7 +1377,7 @@ function checkGrants(events, early) {
   const before = eventText(events[0] === undefined ? { epoch: null, idx: 0 } : whereOf(events[0]))
   for (const { id, start, end } of sessionsOf(events).values()) {
     if (start === null) {
-      if (!early && end !== null)
+      if (end !== null && !logOf(proven, end['node']).early)
         exceptions.push({ ...whereOf(end), what: `session ${id} ended and never began` })
       continue
     }
@@ -1202,7 +1385,11 @@ function checkGrants(events, early) {
     const bad = (/** @type {string} */ what) =>
       exceptions.push({ ...whereOf(start), what: `session ${id}: ${what}` })
     if (grant === undefined) {
-      if (early)
+      if (isShort)
+        untold.push(
+          `the grant ${own(start)['grant']} of session ${id} was requested at none of the gateways that are here`,
+        )
+      else if (early)
         untold.push(
           `the grant ${own(start)['grant']} of session ${id} was requested before ${before}`,
         )
@@ -1211,7 +1398,11 @@ function checkGrants(events, early) {
     }
     const earlier = begun.get(grant.id) ?? 0
     begun.set(grant.id, earlier + 1)
-    for (const fault of faultsOf(start, grant, earlier)) bad(fault)
+    /** @type {string[]} */
+    const elsewhere = []
+    for (const fault of faultsOf(start, grant, earlier, isShort ? elsewhere : null)) bad(fault)
+    for (const what of elsewhere)
+      untold.push(`session ${id}: ${what} at the gateways that are here`)
   }
   return { exceptions, untold }
 }
@@ -1295,6 +1486,7 @@ function outsideOf({ events, epochs, early }, from, to) {
   const successor = epochs.at(-1)?.successor ?? null
   const before = epochs[0]?.predecessor ?? null
   const said = []
+  const ofNode = first?.['node'] === undefined ? '' : ` of ${first['node']}`
   if (first !== undefined && early && first['time'] >= from)
     said.push(
       before === null
@@ -1305,7 +1497,7 @@ function outsideOf({ events, epochs, early }, from, to) {
   if (last !== undefined && last['time'] < to)
     said.push(
       successor === null
-        ? `the last event in the package is of ${timeText(last['time'])}: of what came behind it nothing is shown`
+        ? `the last event${ofNode} in the package is of ${timeText(last['time'])}: of what came behind it nothing is shown`
         : `the log goes on as ${successor}, which is not in the package`,
     )
   return said
@@ -1324,19 +1516,26 @@ const toldBy = (event) => ({
  * @returns {Judgement}
  */
 export function judge(proven, from, to) {
-  const { events, early } = proven
-  const gaps = heartbeatGaps(events, from, to)
+  const { events, site } = proven
+  const logs = logsOf(proven)
+  const gaps = gapsOf(proven, from, to)
   const silent = gaps.filter(({ kind }) => !listedGaps.includes(kind))
-  const beats = checkActiveSets(events, early)
-  const { exceptions, untold } = checkGrants(events, early)
-  exceptions.push(...beats.exceptions, ...checkRecordings(events))
+  const beats = logs.map((log) => checkActiveSets(log.events, log.early))
+  const { exceptions, untold } = checkGrants(proven)
+  exceptions.push(...beats.flatMap((one) => one.exceptions), ...checkRecordings(events))
   const all = [
-    ...outsideOf(proven, from, to),
-    ...untold,
-    ...beats.untold.map(
-      (where) =>
-        `the heartbeat ${eventText(where)} names sessions that began before the package does`,
+    ...(site?.absent ?? []).map(
+      (node) =>
+        `the log of ${node} is not in the package: of what went through that gateway nothing is shown`,
     ),
+    ...logs.flatMap((log) => outsideOf(log, from, to)),
+    ...untold,
+    ...beats
+      .flatMap((one) => one.untold)
+      .map(
+        (where) =>
+          `the heartbeat ${eventText(where)} names sessions that began before the package does`,
+      ),
   ]
   const inside = events.filter((event) => event['time'] >= from && event['time'] <= to)
   const recoveries = inside
@@ -1441,7 +1640,7 @@ const timeText = (ms) => new Date(ms).toISOString().replace('T', ' ').replace('.
  * @typedef {{ readonly id: string, readonly framework: string, readonly edition: string, readonly ref: string, readonly title: string, readonly gist: string, readonly wording: 'O' | 'S' | 'T' | 'U', readonly source: string, readonly checked_by?: string, readonly checked_on?: string, readonly feature: readonly string[], readonly query: readonly string[], readonly expect: 'rows' | 'empty', readonly limits: string }} Control
  *   a clause and what it is asked: `gist` is a paraphrase; `wording` says how well the clause's own is known (O compared with the official text, S secondary, T title only, U memory); `limits`, what the evidence does not show
  * @typedef {{ readonly proven: Proven, readonly from: number, readonly to: number }} Question epoch ms
- * @typedef {{ epoch: number | null, idx: number, time: string, event: string, who: string, device: string, process: string, session: string, grant: string, outcome: string, detail: string }} EvidenceRow
+ * @typedef {{ node?: string, epoch: number | null, idx: number, time: string, event: string, who: string, device: string, process: string, session: string, grant: string, outcome: string, detail: string }} EvidenceRow
  *   where it stands, and what it says
  * @typedef {{ control: Control, rows: readonly EvidenceRow[], exceptions: number }} Answered
  *   one control with its rows; where none should be, every row is an exception and stands first
@@ -1452,6 +1651,10 @@ const timeText = (ms) => new Date(ms).toISOString().replace('T', ' ').replace('.
 
 /** Counts up with every change of what these functions write: another release's package is not called forged. */
 const rendering = 6
+/** The same for packages of several gateways: those of one log are written as ever. */
+const siteRendering = 7
+/** @param {Proven} proven */
+const renderingOf = ({ site }) => (site === null ? rendering : siteRendering)
 const disclaimer = 'Mapping, not legal advice.'
 /** @param {Control} control */
 const caveat = ({ wording }) =>
@@ -1471,6 +1674,9 @@ const columns = [
   'outcome',
   'detail',
 ]
+
+/** @param {Proven} proven @returns {readonly (keyof EvidenceRow)[]} */
+const columnsOf = ({ site }) => (site === null ? columns : ['node', ...columns])
 
 /** @param {unknown} value @returns {string} */
 function plainText(value) {
@@ -1545,7 +1751,7 @@ function withoutMfa(question) {
 /** @type {Ask} */
 function outsideGrant({ proven, from, to }) {
   const byMark = new Map(proven.events.map((event) => [eventMark(whereOf(event)), event]))
-  return checkGrants(proven.events, proven.early).exceptions.flatMap(({ what, ...where }) => {
+  return checkGrants(proven).exceptions.flatMap(({ what, ...where }) => {
     const event = byMark.get(eventMark(where))
     if (event === undefined || event['time'] < from || event['time'] > to) return []
     return [rowOf(event, what)]
@@ -1564,8 +1770,9 @@ function activeAt({ proven, to }) {
 
 /** @type {Ask} */
 function logHealth(question) {
-  const { gaps } = judge(question.proven, question.from, question.to)
+  const gaps = gapsOf(question.proven, question.from, question.to)
   const silent = gaps.map((gap) => ({
+    ...(gap.node === undefined ? {} : { node: gap.node }),
     epoch: gap.epoch,
     idx: gap.idx,
     time: new Date(gap.from).toISOString(),
@@ -1624,7 +1831,7 @@ export const queries = {
 }
 
 /** A cell that a spreadsheet takes as text, whatever a person wrote into it.
- * @param {string | number | null} value */
+ * @param {string | number | null | undefined} value */
 function cell(value) {
   const text = String(value ?? '')
   const plain = /^[=+\-@\t\r]/.test(text) && typeof value === 'string' ? `'${text}` : text
@@ -1649,6 +1856,7 @@ const recordingColumns = [
 
 /** What was recorded, sealed to whom, its hashes, and who looked at it. @param {Question} question */
 function recordingsCsv(question) {
+  const names = columnsOf(question.proven)
   const wanted = (/** @type {Event} */ event) =>
     code(event).startsWith('recording.') ||
     (code(event) === 'session.start' && own(event)['recording'] !== undefined)
@@ -1658,17 +1866,17 @@ function recordingsCsv(question) {
       const row = rowOf(event)
       const facts = own(event)
       return [
-        ...columns.map((name) => cell(row[name])),
+        ...names.map((name) => cell(row[name])),
         ...recordingColumns.map((name) => cell(plainText(facts[name]))),
       ].join(',')
     })
-  return `${[[...columns, ...recordingColumns].join(','), ...lines].join('\r\n')}\r\n`
+  return `${[[...names, ...recordingColumns].join(','), ...lines].join('\r\n')}\r\n`
 }
 
-/** @param {readonly EvidenceRow[]} rows */
-function csvOf(rows) {
-  const lines = rows.map((row) => columns.map((name) => cell(row[name])).join(','))
-  return `${[columns.join(','), ...lines].join('\r\n')}\r\n`
+/** @param {readonly EvidenceRow[]} rows @param {readonly (keyof EvidenceRow)[]} names */
+function csvOf(rows, names) {
+  const lines = rows.map((row) => names.map((name) => cell(row[name])).join(','))
+  return `${[names.join(','), ...lines].join('\r\n')}\r\n`
 }
 
 /** Asks each query once, however many controls want it.
@@ -1734,6 +1942,18 @@ const verdicts = {
     'Complete, with the interruptions listed below: nothing else was let through in that time.',
   'not provable': 'Not provable for all of that time: what is missing is listed below.',
 }
+
+/** @type {Readonly<Record<string, string>>} */
+const siteVerdicts = {
+  complete: 'Complete: nothing else happened through the gateways of this site in that time.',
+  'complete with listed recoveries':
+    'Complete, with the interruptions listed below: nothing else was let through by the gateways of this site in that time.',
+  'not provable':
+    'Not provable for all of that time, or not of every gateway: what is missing is listed below.',
+}
+
+/** @param {Proven} proven @param {string} words */
+const verdictText = ({ site }, words) => (site === null ? verdicts : siteVerdicts)[words] ?? words
 
 /** @param {Gap} gap @param {boolean} early whether anything came before the package's first event */
 function gapText({ kind }, early) {
@@ -1866,7 +2086,7 @@ function sessionRow(session, grants) {
       ? ''
       : `${esc(factsOf(end)['bytes_in'] ?? '?')} bytes in, ${esc(factsOf(end)['bytes_out'] ?? '?')} out`
   return [
-    `${esc(person(start ?? end))}<br><small>${esc(facts['party'])} ${esc(session.id)} ${sequence(start)}</small>`,
+    `${esc(person(start ?? end))}<br><small>${esc(facts['party'])} ${esc(session.id)} ${sequence(start)}${throughText(start ?? end)}</small>`,
     `${esc(facts['device'])} / ${esc(facts['process'])}${program}`,
     `${start === null ? 'before' : stamp(start['time'])}<br>to ${end === null ? 'still open' : `${stamp(end['time'])}<br><small>${esc(factsOf(end)['reason'])} ${sequence(end)}</small>`}`,
     grant === undefined
@@ -1874,6 +2094,12 @@ function sessionRow(session, grants) {
       : `${grant.approvals.map(({ who }) => esc(who)).join(', ') || 'no approval needed'}<br><small>${esc(grant.id)}</small>`,
     `${bytes}${recordedText(start, end)}${done === '' ? '' : `<br>${done}`}`,
   ]
+}
+
+/** At which gateway, where there are several. @param {Event | null} event */
+function throughText(event) {
+  const node = event?.['node']
+  return node === undefined ? '' : `<br>through ${esc(node)}`
 }
 
 /** @param {Event | null} start @param {Event | null} end */
@@ -1957,12 +2183,26 @@ function logItem({ epochs, events }) {
   return `The log ${esc(epochs.at(-1)?.origin)} is a Merkle tree of events; its heads are signed. This package holds <b>every</b> event from ${marks.join(' to ')}. Hashing them in order gives the signed root: had one been left out, added, changed or moved, it would not.`
 }
 
+/** What holds several logs together. @param {Proven} proven @returns {string[]} */
+function siteItems({ site }) {
+  if (site === null) return []
+  const here = site.logs.map(({ node }) => node).join(', ')
+  const all =
+    site.absent.length === 0
+      ? `All of them are here: ${here}.`
+      : `Here are ${here}; not here: ${site.absent.join(', ')}.`
+  return [
+    `Whoever made this package named the gateways of this site: ${esc(site.named.join(', '))}. ${esc(all)} Hold that against a list of your own: a gateway that nobody names is not missed. The programs do so with the keys that you give them, and with <code>--node</code>.`,
+    'Each gateway has a log of its own, proven by itself under its own keys; an event is named with its gateway. Then they are read together, in order of time, as a grant that was approved at one gateway lets in at another. Where the order of two events of different gateways matters, their clocks are taken to differ by no more than 5 seconds.',
+  ]
+}
+
 /** @param {Report} report */
 function proofSection({ question, judgement }) {
   const { proven } = question
   const items = [
-    logItem(proven),
-    ...successionItems(proven),
+    ...siteItems(proven),
+    ...logsOf(proven).flatMap((log) => [logItem(log), ...successionItems(log)]),
     'An event is on disk before the gateway acts on it, so what is not in the log was not done through this gateway. Of web requests within one second that are alike and only read the first is; how many had the same answer is said behind it.',
     'At least every 60 seconds the log commits to the set of active sessions, also when it is empty. Silence of more than 90 seconds is listed below.',
     judgement.exceptions.length === 0
@@ -1974,7 +2214,7 @@ function proofSection({ question, judgement }) {
     esc(stamp(gap.from)),
     esc(stamp(gap.to)),
     esc(gap.kind),
-    esc(gapText(gap, proven.early)),
+    esc(gapText(gap, logOf(proven, gap.node).early)),
     eventMark(gap),
   ])
   const rest = [
@@ -1990,8 +2230,12 @@ function proofSection({ question, judgement }) {
 }
 
 /** What of before the package it says nothing of. @param {Proven} proven */
-function beforeText({ early, events }) {
+function beforeText({ early, events, site }) {
   const [first] = events
+  if (site !== null)
+    return early
+      ? 'Grants that were requested before this package begins; a gateway that nobody named.'
+      : 'Anything before the first events of these logs; a gateway that nobody named.'
   return early && first !== undefined
     ? `Grants that were requested before ${eventText(whereOf(first))}.`
     : 'Anything before the first event of this log.'
@@ -2033,6 +2277,20 @@ table{border-collapse:collapse;width:100%;margin:4px 0 8px}th,td{text-align:left
 thead{display:table-header-group}tr{break-inside:avoid}h2,h3{break-after:avoid}small{color:#56616b;font-size:11px}.none{color:#56616b;margin:2px 0}code{font-size:12px;overflow-wrap:anywhere}dl{display:grid;grid-template-columns:max-content 1fr;gap:2px 14px;margin:8px 0}dt{color:#56616b}dd{margin:0;overflow-wrap:anywhere}
 @media print{body{margin:0;max-width:none;padding:0;font-size:10.5px}section.control{break-inside:avoid-page}*{print-color-adjust:exact}}`
 
+/** Which gateway's it is, where there are several. @param {Proven} log */
+function nodeRow({ events: [first] }) {
+  const { node } = nodeIn(first)
+  return node === undefined ? '' : `<dt><b>Gateway</b></dt><dd><b>${esc(node)}</b></dd>`
+}
+/** @param {Proven} proven */
+const absentRows = ({ site }) =>
+  (site?.absent ?? [])
+    .map(
+      (node) =>
+        `<dt><b>Gateway</b></dt><dd><b>${esc(node)}</b><br>Its log is NOT in this package: of what went through it nothing is shown.</dd>`,
+    )
+    .join('')
+
 /** @param {Epoch} epoch */
 function epochRows(epoch) {
   const { origin, heads, predecessor, successor } = epoch
@@ -2053,8 +2311,10 @@ function reportHtml(asked) {
 <title>${esc(title)}</title><style>${style}</style></head><body>
 <h1>${device === undefined ? 'Remote access' : `Access to ${esc(device)}`}</h1>
 <p>${stamp(from)} to ${stamp(to)} UTC</p>
-<div class="verdict ${good ? 'good' : 'bad'}"><b>${esc(verdicts[judgement.words] ?? judgement.words)}</b><br>${judgement.exceptions.length === 0 ? 'No exceptions.' : `${judgement.exceptions.length} exceptions.`}</div>
-<dl>${proven.epochs.map(epochRows).join('')}</dl>
+<div class="verdict ${good ? 'good' : 'bad'}"><b>${esc(verdictText(proven, judgement.words))}</b><br>${judgement.exceptions.length === 0 ? 'No exceptions.' : `${judgement.exceptions.length} exceptions.`}</div>
+<dl>${logsOf(proven)
+    .map((log) => `${nodeRow(log)}${log.epochs.map(epochRows).join('')}`)
+    .join('')}${absentRows(proven)}</dl>
 ${devicesOf(asked)
   .map((name) => deviceSection(asked, name))
   .join('\n')}
@@ -2092,6 +2352,32 @@ because a package that brought its own keys would prove nothing. Where they were
 may have come to somebody, who could end the log with them anew.
 `
 
+/** Of a package of several gateways. */
+const siteReadme = readme
+  .replace(
+    /  log\/              PROVEN[^]*?each epoch\n/,
+    `  nodes/NAME/log/   PROVEN, once a verifier of your own says so: every event of that time of that gateway, byte for byte, and
+                    the signed heads that no event can be missing between; where the log's keys were replaced in that
+                    time, a folder for each epoch. Each gateway's is a log by itself, under keys of its own
+`,
+  )
+  .replace("the log's own keys, whose holder", 'the own keys of one of the logs, whose holder')
+  .replace(
+    'the time asked for, the verdict,',
+    'the time asked for, the gateways of the site, the verdict,',
+  )
+  .replace(
+    'proof written a second time, of log/ alone:',
+    'proof written a second time, of nodes/ alone:',
+  )
+  .replace(
+    'The keys must come from',
+    `Give the keys of every gateway of the site, and --node NAME for each of them as you know the site: one whose log is not in here is
+then named, and the verdict is not "complete". What nobody names nobody misses.
+
+The keys must come from`,
+  )
+
 /**
  * Every file of a package that is made of proven events, as it must be to the byte.
  * @param {Proven} proven @param {Judgement} judgement @param {Asked} asked @param {readonly Control[]} controls
@@ -2099,6 +2385,7 @@ may have come to somebody, who could end the log with them anew.
  */
 export function derive(proven, judgement, asked, controls) {
   const question = { proven, from: asked.from, to: asked.to }
+  const names = columnsOf(proven)
   const ask = asker(question)
   const answered = controls.map((control) => answerControl(control, ask))
   /** @type {Map<string, string>} */
@@ -2108,16 +2395,16 @@ export function derive(proven, judgement, asked, controls) {
     const said = { id, ref, edition, title, gist, wording, query, expect, exceptions, limits }
     const notice = `${disclaimer} ${caveat(control)}`.trim()
     files.set(`controls/${id}.json`, `${JSON.stringify({ notice, ...said, rows })}\n`)
-    files.set(`controls/${id}.csv`, csvOf(rows))
+    files.set(`controls/${id}.csv`, csvOf(rows, names))
   }
-  files.set('sessions.csv', csvOf(ask('sessions')))
-  files.set('grants.csv', csvOf(ask('grants')))
+  files.set('sessions.csv', csvOf(ask('sessions'), names))
+  files.set('grants.csv', csvOf(ask('grants'), names))
   files.set('recordings.csv', recordingsCsv(question))
   files.set(
     'report.html',
     reportHtml({ question, judgement, controls: answered, device: asked.device }),
   )
-  files.set('README.txt', readme)
+  files.set('README.txt', proven.site === null ? readme : siteReadme)
   return files
 }
 
@@ -2129,14 +2416,18 @@ export function manifestText(proven, judgement, asked, entries) {
   const iso = (/** @type {number} */ ms) => new Date(ms).toISOString()
   const manifest = {
     v: 1,
-    rendering,
+    rendering: renderingOf(proven),
     notice: disclaimer,
     framework: asked.framework ?? 'all',
     device: asked.device ?? null,
     catalogue_sha256: asked.catalogueSha256,
     from: iso(asked.from),
     to: iso(asked.to),
+    ...(proven.site === null
+      ? {}
+      : { nodes: proven.site.named, nodes_left_out: proven.site.absent }),
     epochs: proven.epochs.map(({ origin, first, last, heads, predecessor, successor }) => ({
+      ...(proven.site === null ? {} : { node: nodeOf(origin).node }),
       origin,
       events: { first, last: last - 1 },
       heads,
@@ -2206,10 +2497,10 @@ function standings(entries, manifest, proven, judged) {
   /** @type {Map<string, Standing>} */
   const found = new Map([...entries.keys()].map((name) => [name, 'NOT PROVEN']))
   for (const name of found.keys())
-    if (name.startsWith('log/') && !proven.files.has(name))
+    if (/^(?:log|nodes)\//.test(name) && !proven.files.has(name))
       throw new Violated(name, 'no epoch of the package has such a file')
   for (const [name, isProven] of proven.files) if (isProven) found.set(name, 'PROVEN')
-  if (manifest['rendering'] !== rendering) return found
+  if (manifest['rendering'] !== renderingOf(proven)) return found
   /** @type {Asked} */
   const asked = {
     from: Date.parse(manifest['from']),
@@ -2271,7 +2562,8 @@ function standingLines(files) {
  * @param {Judgement} judged @param {Proven} proven @param {unknown} written the package's way of writing reports @param {string[]} lines
  * @returns {{ exit: number, lines: string[] }}
  */
-function conclude(judged, { keys, pinned, doubts }, written, lines) {
+function conclude(judged, proven, written, lines) {
+  const { keys, pinned, doubts } = proven
   if (judged.exceptions.length > 0) {
     const first = 'VIOLATED: the log is as it was signed, and says what should not be'
     return { exit: 1, lines: [first, ...lines] }
@@ -2289,20 +2581,24 @@ function conclude(judged, { keys, pinned, doubts }, written, lines) {
     const first = 'INTACT, ORIGIN NOT PINNED: no --key was given, so this may be anybody\u2019s log'
     return { exit: 2, lines: [first, ...told] }
   }
-  if (written !== rendering) {
-    const first = `made by a release that writes reports otherwise (${String(written)}, here ${rendering}): only what is marked PROVEN below is`
+  if (written !== renderingOf(proven)) {
+    const first = `made by a release that writes reports otherwise (${String(written)}, here ${renderingOf(proven)}): only what is marked PROVEN below is`
     return { exit: 2, lines: [first, ...told] }
   }
   return { exit: judged.outcome === 'proven' ? 0 : 2, lines: told }
 }
 
-/** @param {Buffer} zip @param {string[]} vkeys @param {string} [device] @returns {{ exit: number, lines: string[] }} */
-export function verifyPackage(zip, vkeys, device) {
+/**
+ * @param {Buffer} zip @param {string[]} vkeys @param {string} [device] @param {readonly string[]} [nodes] the gateways of the site, as the reader knows it
+ * @returns {{ exit: number, lines: string[] }}
+ */
+export function verifyPackage(zip, vkeys, device, nodes = []) {
   try {
     const entries = readZip(zip)
     const manifest = readManifest(entries)
     const keys = vkeys.map(readVkey)
-    const proven = proveEvents(entries, keys)
+    const proven = provePackage(entries, keys, manifest)
+    proven.doubts.push(...unnamedDoubts(proven, nodes))
     const [from, to] = [Date.parse(manifest['from']), Date.parse(manifest['to'])]
     const judged = judge(proven, from, to)
     const stated = manifest['verdict']
@@ -2325,6 +2621,43 @@ export function verifyPackage(zip, vkeys, device) {
       ],
     }
   }
+}
+
+/** Of one log or of a site, as the manifest says. @param {Map<string, Entry>} entries @param {Vkey[]} keys @param {Record<string, any>} manifest @returns {Proven} */
+function provePackage(entries, keys, manifest) {
+  const named = manifest['nodes']
+  if (named === undefined) return proveEvents(entries, keys)
+  if (!Array.isArray(named) || named.some((node) => typeof node !== 'string'))
+    throw new Violated('manifest.json', 'it does not name the gateways of the site')
+  const here = [...entries.keys()].flatMap((name) => nodeFolder.exec(name)?.[1] ?? [])
+  /** @type {Set<string>} */
+  const both = new Set([...named, ...here])
+  const all = [...both].toSorted()
+  if (JSON.stringify(all) !== JSON.stringify(named))
+    throw new Violated(
+      'manifest.json',
+      'it does not name the gateways whose logs are here, once and in order',
+    )
+  return proveSite(entries, keys, named)
+}
+
+/** Gateways that the reader has in mind and this package does not. @param {Proven} proven @param {readonly string[]} nodes @returns {string[]} */
+function unnamedDoubts(proven, nodes) {
+  const here = new Set(logsOf(proven).map(({ epochs }) => nodeOf(epochs[0]?.origin ?? '').node))
+  return nodes
+    .filter((node) => !here.has(node))
+    .map((node) => `the log of ${node}, which you named, is not in the package`)
+}
+
+/** Of a site each log's, behind its gateway's name. @param {Proven} proven @returns {string[]} */
+function logLines({ site, ...proven }) {
+  if (site === null) return epochLines({ site, ...proven })
+  const { logs, named, absent } = site
+  return [
+    `gateways of the site, as who made the package named them: ${named.join(', ')}`,
+    ...absent.map((node) => `LEFT OUT: the log of ${node} is not in the package`),
+    ...logs.flatMap((log) => epochLines(log.proven).map((line) => `${log.node}: ${line}`)),
+  ]
 }
 
 /** Which epochs are in it, and what joins them to each other and to those that are not. @param {Proven} proven @returns {string[]} */
@@ -2357,7 +2690,7 @@ function report(manifest, proven, judged, device, from, to) {
     ...(proven.doubts.length > 0
       ? []
       : [`${judged.outcome === 'proven' ? 'PROVEN' : 'NOT PROVABLE'}: ${judged.words}`]),
-    ...epochLines(proven),
+    ...logLines(proven),
     `asked for ${manifest['from']} to ${manifest['to']}`,
     ...judged.gaps.map(
       (gap) =>
@@ -2387,7 +2720,7 @@ function report(manifest, proven, judged, device, from, to) {
   lines.push(`who did: ${count(sessions.length, 'session')}`)
   for (const { id, start, end, acts } of sessions)
     lines.push(
-      `  ${start === null ? 'began before the package' : `${whoOf(start)} on ${own(start)['device']}/${own(start)['process']}`}, ${start === null ? '' : timeText(start['time'])} to ${end === null ? 'open at the end' : timeText(end['time'])}, ${end === null ? '' : `${own(end)['bytes_in'] ?? '?'} bytes in, ${own(end)['bytes_out'] ?? '?'} out, ${own(end)['reason']}`}, ${actsIn(acts)} recorded acts (${id})`,
+      `  ${start === null ? 'began before the package' : `${whoOf(start)} on ${own(start)['device']}/${own(start)['process']}`}, ${start === null ? '' : timeText(start['time'])} to ${end === null ? 'open at the end' : timeText(end['time'])}, ${end === null ? '' : `${own(end)['bytes_in'] ?? '?'} bytes in, ${own(end)['bytes_out'] ?? '?'} out, ${own(end)['reason']}`}, ${actsIn(acts)} recorded acts (${id}${throughNode(start ?? end)})`,
     )
   const undone = cuts.filter((event) => event['undone'] !== undefined).length
   lines.push(
@@ -2396,20 +2729,25 @@ function report(manifest, proven, judged, device, from, to) {
   return lines.filter((line) => line !== '')
 }
 
+/** @param {Event | null} event */
+const throughNode = (event) => (event?.['node'] === undefined ? '' : `, through ${event['node']}`)
+
 /** @param {string[]} args */
 function main(args) {
   const zips = []
   const keys = []
+  const nodes = []
   let device
   for (let i = 0; i < args.length; i++) {
     const arg = args[i] ?? ''
     if (arg === '--key') keys.push(args[++i] ?? '')
     else if (arg === '--device') device = args[++i]
+    else if (arg === '--node') nodes.push(args[++i] ?? '')
     else zips.push(arg)
   }
   const [zip, more] = zips
   if (zip === undefined || more !== undefined || zip.startsWith('-')) {
-    console.error('node verify.mjs PACKAGE.zip --key KEYFILE [--device NAME]')
+    console.error('node verify.mjs PACKAGE.zip --key KEYFILE [--device NAME] [--node NAME ...]')
     return 2
   }
   const vkeys = keys.flatMap((key) =>
@@ -2417,7 +2755,7 @@ function main(args) {
       .split('\n')
       .filter((line) => line.trim() !== '' && line[0] !== '#'),
   )
-  const { exit, lines } = verifyPackage(readFileSync(zip), vkeys, device)
+  const { exit, lines } = verifyPackage(readFileSync(zip), vkeys, device, nodes)
   for (const line of lines) console.log(shownText(line).replaceAll(/[\n\t]/g, ' '))
   return exit
 }

@@ -1,6 +1,9 @@
 """Verifies an evidence package of a Sallyport audit log with Python's standard library and openssl, offline.
 
-    python3 verify.py PACKAGE.zip --key KEYFILE [--device NAME]
+    python3 verify.py PACKAGE.zip --key KEYFILE [--device NAME] [--node NAME ...]
+
+Of a site each gateway's log lies in nodes/<gateway>/ and is proven by itself; grants are then asked of all of them, and where the
+order of two events of different gateways matters, their clocks are taken to differ by no more than FLUX_MS.
 
 Written apart from verify.mjs, from the formats alone: RFC 6962 (tree), c2sp.org/tlog-checkpoint and signed-note (heads),
 PKWARE APPNOTE (ZIP). Keys come from whoever you trust for them, never from the package.
@@ -337,6 +340,10 @@ def trusted_in(parts, given, known, skipped):
 def prove_events(entries, given, skipped):
     """The epochs, which of them are proven under the reader's keys, what speaks against that, those keys, and all events of all that is shown, in order."""
     parts = parts_of(entries)
+    stem = stem_of(parts[0]["origin"])
+    others = list(dict.fromkeys(stem_of(key[0]) for key in given if stem_of(key[0]) != stem))
+    # Who has the keys of a whole site has those of other logs too: what these would prove is not here.
+    given = [key for key in given if stem_of(key[0]) == stem] or given
     known = keys_of(parts, given)
     events, base = [], 0
     for i, part in enumerate(parts):
@@ -353,7 +360,83 @@ def prove_events(entries, given, skipped):
     trusted = trusted_in(parts, given, known, skipped)
     brought = {key[0] for key in given}
     doubts = doubts_of(parts, trusted, given, skipped)
+    doubts += [f"keys of {one} were given, and that log is not in the package" for one in others]
     return parts, trusted, doubts, {name: keys for name, keys in known.items() if name in trusted | brought}, events
+
+
+def node_of(origin):
+    """What the logs of one site have in common, and which gateway's it is."""
+    found = re.fullmatch(r"(.+/)([^/]+)/", stem_of(origin))
+    return (found.group(1), found.group(2)) if found else ("", "")
+
+
+def log_of(node, proven):
+    parts, trusted, doubts, known, events = proven
+    shown = [part for part in parts if part["shown"]]
+    return {"node": node, "parts": parts, "shown": shown, "trusted": trusted, "doubts": doubts, "known": known, "events": events,
+            "early": shown[0]["first"] > 0 or shown[0]["opening"] is not None,
+            "pinned": all(part["origin"] in trusted for part in shown), "folder": f"nodes/{node}/" if node else ""}
+
+
+def prove_node(entries, node, given, skipped):
+    """One gateway's log, as the package of it alone would have it."""
+    folder = f"nodes/{node}/"
+    own_entries = {name[len(folder) :]: entry for name, entry in entries.items() if name.startswith(folder)}
+    try:
+        origin = parts_of(own_entries)[0]["origin"]
+        need(node_of(origin)[1] == node, "", f"it holds the log {origin}")
+        keys = [key for key in given if stem_of(key[0]) == stem_of(origin)]
+        log = log_of(node, prove_events(own_entries, keys, skipped))
+    except Violated as found:
+        raise Violated(folder + str(found))
+    if given and not log["pinned"] and not log["doubts"]:
+        log["doubts"].append(f"no key was given of the log of {node}: it may be anybody's")
+    for event in log["events"]:
+        event["node"] = node
+    return log
+
+
+def prove_logs(entries, manifest, given, skipped):
+    """The log; or of a site each gateway's by itself, and the gateways that are named and not here."""
+    if "nodes" not in manifest:
+        return [log_of(None, prove_events(entries, given, skipped))], []
+    here = sorted({name.split("/")[1] for name in entries if re.match("nodes/[^/]+/", name)})
+    need(here, "nodes/", "there is no log")
+    need(manifest["nodes"] == sorted({*manifest["nodes"], *here}), "manifest.json", "it does not name the gateways that are here")
+    logs = [prove_node(entries, node, given, skipped) for node in here]
+    sites = {node_of(log["parts"][0]["origin"])[0] for log in logs}
+    need(len(sites) == 1, "nodes/", f"logs of more than one site: {', '.join(sorted(sites))}")
+    stems = {stem_of(log["parts"][0]["origin"]) for log in logs}
+    for other in dict.fromkeys(stem_of(key[0]) for key in given):
+        if other not in stems:
+            logs[0]["doubts"].insert(0, f"keys of {other} were given, and that log is not in the package")
+    return logs, [node for node in manifest["nodes"] if node not in here]
+
+
+def in_order_of_time(logs):
+    """The events of several logs as one: by their time, those of one log in that log's order, whatever its clock did."""
+    lanes = []
+    for lane, log in enumerate(logs):
+        times = itertools.accumulate((event["time"] for event in log["events"]), max)
+        lanes += [(time, lane, i, event) for i, (time, event) in enumerate(zip(times, log["events"]))]
+    events = [event for _, _, _, event in sorted(lanes, key=lambda one: one[:3])]
+    for at, event in enumerate(events):
+        event["at"] = at
+    return events
+
+
+def may_precede(event, other):
+    """Whether it came before the other: of two gateways, whose clocks may differ, whether it may have."""
+    if event.get("node") == other.get("node"):
+        return event["at"] < other["at"]
+    return event["time"] <= other["time"] + FLUX_MS
+
+
+def did_precede(event, other):
+    """Whether it did, whatever the clocks."""
+    if event.get("node") == other.get("node"):
+        return event["at"] < other["at"]
+    return event["time"] < other["time"] - FLUX_MS
 
 
 def prove_part(entries, part, keys, skipped):
@@ -436,8 +519,8 @@ def uid_of(event):
 
 
 def name_of(event):
-    idx = f"event {idx_of(event)}"
-    return idx if event["epoch"] is None else f"{idx} of epoch {event['epoch']}"
+    epoch = "" if event["epoch"] is None else f" of epoch {event['epoch']}"
+    return f"event {idx_of(event)}{epoch}" + (f" of {event['node']}" if "node" in event else "")
 
 
 def code(event):
@@ -515,9 +598,12 @@ def check_beats(events, early):
     return untold, wrong
 
 
-def check_grants(events, early):
+def check_grants(events, early, early_nodes, absent):
     grants, exceptions, untold = {}, [], []
-    for event in events:
+    requested = lambda event: code(event) == "grant.request" and event["status_id"] == 1
+    # Another gateway's clock may put what became of a grant in front of its request.
+    several = any("node" in event for event in events)
+    for event in sorted(events, key=lambda event: not requested(event)) if several else events:
         name = own(event).get("grant")
         good = event["status_id"] == 1
         who = uid_of(event)
@@ -525,46 +611,49 @@ def check_grants(events, early):
             asked = own(event)
             grants[name] = {"by": who, "request": event, "approvals": [], "until": asked.get("not_after"), "ended": None,
                             "seconds": asked.get("max_seconds"), "used": None, "begun": 0, "earlier": []}
-        elif name in grants and good:
+        elif name in grants and good and may_precede(grants[name]["request"], event):
             grant = grants[name]
             if code(event) == "grant.approve" and event.get("undone") != "none":
-                grant["approvals"].append((event["at"], who))
+                grant["approvals"].append((event, who))
             if code(event) == "grant.use" and grant["used"] is None:
                 grant["used"] = event["time"]
             if code(event) == "grant.extend":
-                grant["earlier"].append((event["at"], grant["until"], grant["seconds"]))
+                grant["earlier"].append((event, grant["until"], grant["seconds"]))
                 grant["until"] = own(event).get("not_after", grant["until"])
                 grant["seconds"] = own(event).get("max_seconds", grant["seconds"])
             if code(event) in ENDINGS and grant["ended"] is None and "undone" not in event:
-                grant["ended"] = event["at"]
-    for session, (start, _) in sessions_of(events).items():
+                grant["ended"] = event
+    for session, (start, ended) in sessions_of(events).items():
         if start is None:
-            if not early:
+            if ended.get("node") not in early_nodes:
                 exceptions.append(f"session {session} ended and never began")
             continue
-        idx, place, grant = start["at"], name_of(start), grants.get(own(start).get("grant"))
+        place, grant = name_of(start), grants.get(own(start).get("grant"))
         if grant is None:
-            (untold if early else exceptions).append(f"{place}: the grant of session {session} was never requested")
+            (untold if early or absent else exceptions).append(f"{place}: the grant of session {session} was never requested")
             continue
         asked = own(grant["request"])
-        approvers = {who for at, who in grant["approvals"] if at < idx}
-        now = (idx, grant["until"], grant["seconds"])
-        _, until, seconds = next((then for then in grant["earlier"] if idx < then[0]), now)
+        approvers = {who for event, who in grant["approvals"] if may_precede(event, start)}
+        now = (start, grant["until"], grant["seconds"])
+        _, until, seconds = next((then for then in grant["earlier"] if did_precede(start, then[0])), now)
         ends = [] if until is None else [until * 1000]
         if grant["used"] is not None and seconds is not None:
             ends.append(grant["used"] + seconds * 1000)
         grant["begun"] += 1
         faults = {
             "approved by who requested it": grant["by"] in approvers,
-            "too few approvals": len(approvers) < asked.get("approvals_needed", 0),
+            "too few approvals": not absent and len(approvers) < asked.get("approvals_needed", 0),
             "another device": own(start)["device"] not in asked.get("devices", [asked.get("device")]),
             "another process": own(start)["process"] not in asked.get("processes", [asked.get("process")]),
             "another person": uid_of(start) != grant["by"],
             "outside its time": start["time"] < asked.get("not_before", 0) * 1000 - FLUX_MS
             or any(start["time"] > end + FLUX_MS for end in ends),
             "more sessions than it was for": grant["begun"] > asked.get("max_uses", grant["begun"]),
-            "its grant had ended": grant["ended"] is not None and grant["ended"] < idx,
+            "its grant had ended": grant["ended"] is not None and did_precede(grant["ended"], start),
         }
+        # It may have been given at a gateway that is left out.
+        if absent and len(approvers) < asked.get("approvals_needed", 0):
+            untold.append(f"{place}: session {session}: too few approvals at the gateways that are here")
         exceptions += [f"{place}: session {session}: {what}" for what, bad in faults.items() if bad]
     return exceptions, untold
 
@@ -581,14 +670,14 @@ def text_of(ms):
     return datetime.fromtimestamp(ms / 1000, timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
-def check_signature(entries, parts, known, skipped):
+def check_signature(entries, stems, known, skipped):
     """manifest.note: a head of a tree whose only leaf is the manifest; signed by every key of one of the epochs."""
     if "manifest.note" not in entries:
         print("NOT SIGNED as a package: anybody with a copy of the log may have chosen its time and catalogue")
         return False
     note = entries["manifest.note"][0].decode()
     signer = note.split("\n")[0].removesuffix("/evidence")
-    need(signer != note.split("\n")[0] and stem_of(signer) == stem_of(parts[0]["origin"]), "manifest.note", "it signs another package")
+    need(signer != note.split("\n")[0] and stem_of(signer) in stems, "manifest.note", "it signs another package")
     if not known.get(signer):
         return False
     name, size, root = read_head(note, known[signer], "manifest.note", skipped)
@@ -601,12 +690,26 @@ def epoch_ms(text):
     return round(datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() * 1000)
 
 
+def outside_of(log, start, stop):
+    """What of that time no event of this log is about."""
+    events, closing, of = log["events"], log["shown"][-1]["closing"], f" of {log['node']}" if log["node"] else ""
+    untold = []
+    if log["early"] and (not events or events[0]["time"] >= start):
+        untold.append(f"the package begins at {name_of(events[0])}; what came before is not in it")
+    # Events behind the last one may have been left out with the heads over them.
+    if events[-1]["time"] < stop and closing is None:
+        untold.append(f"the last event{of} in the package is of {text_of(events[-1]['time'])}: of what came behind it nothing is shown")
+    if events[-1]["time"] < stop and closing is not None:
+        untold.append(f"the log goes on as {closing['successor']}, which is not in the package")
+    return untold
+
+
 def print_standings(entries, proven, signed):
     """What each file is worth. Reports and tables are made anew by verify.mjs alone; here nothing is said of them."""
     counts = {}
     for name in sorted(entries):
         shown = "controls/*" if name.startswith("controls/") else name
-        if name.startswith("log/"):
+        if name.startswith(("log/", "nodes/")):
             is_proven = name in proven
             line = f"PROVEN: {shown}" if is_proven else f"NOT PROVEN: {shown} (no key that was given proves it)"
         elif name == "manifest.note" and signed:
@@ -621,7 +724,7 @@ def print_standings(entries, proven, signed):
 
 
 def main(args):
-    keys, device, names = [], None, []
+    keys, device, names, nodes = [], None, [], []
     while args:
         arg = args.pop(0)
         if arg == "--key":
@@ -629,6 +732,8 @@ def main(args):
                 keys += [read_vkey(line) for line in file if line.strip() and not line.startswith("#")]
         elif arg == "--device":
             device = args.pop(0)
+        elif arg == "--node":
+            nodes.append(args.pop(0))
         else:
             names.append(arg)
     if len(names) != 1:
@@ -637,27 +742,33 @@ def main(args):
     with open(names[0], "rb") as file:
         entries = read_zip(file.read())
     manifest, skipped = read_manifest(entries), set()
-    parts, trusted, doubts, known, events = prove_events(entries, keys, skipped)
-    shown = [part for part in parts if part["shown"]]
+    logs, absent = prove_logs(entries, manifest, keys, skipped)
     files = ("checkpoints", "left-edge.json", "events.ndjson", "leaves.txt")
-    read = {part["folder"] + name: part for part in parts for name in files}
-    read |= {a["folder"] + "consistency.json": a for a, b in zip(parts, parts[1:]) if held_beyond(a, b) and a["proof"] is not None}
+    read = {}
+    for log in logs:
+        parts, folder = log["parts"], log["folder"]
+        read |= {folder + part["folder"] + name: part["origin"] in log["trusted"] for part in parts for name in files}
+        read |= {folder + a["folder"] + "consistency.json": a["origin"] in log["trusted"] for a, b in zip(parts, parts[1:])
+                 if held_beyond(a, b) and a["proof"] is not None}
     for name in entries:
-        need(not name.startswith("log/") or name in read, name, "no epoch of the package has such a file")
-    signed = check_signature(entries, parts, known, skipped)
-    pinned = all(part["origin"] in trusted for part in shown)
-    early = shown[0]["first"] > 0 or shown[0]["opening"] is not None
+        need(not name.startswith(("log/", "nodes/")) or name in read, name, "no epoch of the package has such a file")
+    known = {origin: own_keys for log in logs for origin, own_keys in log["known"].items()}
+    signed = check_signature(entries, {stem_of(log["parts"][0]["origin"]) for log in logs}, known, skipped)
+    events = logs[0]["events"] if logs[0]["node"] is None else in_order_of_time(logs)
+    shown = [part for log in logs for part in log["shown"]]
+    doubts = [doubt for log in logs for doubt in log["doubts"]]
+    here = {node_of(log["parts"][0]["origin"])[1] for log in logs}
+    doubts += [f"the log of {node}, which you named, is not in the package" for node in nodes if node not in here]
+    pinned = all(log["pinned"] for log in logs)
     start, stop = epoch_ms(manifest["from"]), epoch_ms(manifest["to"])
-    gaps = gaps_of(events, start, stop)
-    untold_beats, wrong_beats = check_beats(events, early)
-    exceptions, untold = check_grants(events, early)
-    if early and (not events or events[0]["time"] >= start):
-        untold.append(f"the package begins at {name_of(events[0])}; what came before is not in it")
-    # Events behind the last one may have been left out with the heads over them.
-    if events[-1]["time"] < stop and shown[-1]["closing"] is None:
-        untold.append(f"the last event in the package is of {text_of(events[-1]['time'])}: of what came behind it nothing is shown")
-    if events[-1]["time"] < stop and shown[-1]["closing"] is not None:
-        untold.append(f"the log goes on as {shown[-1]['closing']['successor']}, which is not in the package")
+    gaps, untold_beats, wrong_beats = [], [], []
+    exceptions, untold = check_grants(events, any(log["early"] for log in logs), {log["node"] for log in logs if log["early"]}, absent)
+    untold += [f"the log of {node} is not in the package: of what went through that gateway nothing is shown" for node in absent]
+    for log in logs:
+        gaps += gaps_of(log["events"], start, stop)
+        some, wrong = check_beats(log["events"], log["early"])
+        untold_beats, wrong_beats = untold_beats + some, wrong_beats + wrong
+        untold += outside_of(log, start, stop)
     exceptions += [f"{place}: this heartbeat commits to other sessions" for place in wrong_beats]
     silent = [gap for gap in gaps if gap[2] not in ("stopped", "crashed", "clock")]
     recovered = [e for e in events if code(e) in ("log.recovered", "log.prune") and start <= e["time"] <= stop]
@@ -670,10 +781,16 @@ def main(args):
         print("INTACT, ORIGIN NOT PINNED: no --key was given, so this may be anybody's log")
     if not doubts:
         print(("PROVEN: " if provable else "NOT PROVABLE: ") + words)
+    if "nodes" in manifest:
+        say(f"gateways of the site, as who made the package named them: {', '.join(manifest['nodes'])}")
+    for node in absent:
+        say(f"LEFT OUT: the log of {node} is not in the package")
     for part in shown:
         print(f"log {part['origin']}, events {part['first']} to {part['end'][0] - 1}")
-    if len(shown) > 1:
-        print(f"{len(shown)} epochs, joined: each names the keys of the next, which holds its last head")
+    for log in logs:
+        if len(log["shown"]) < 2:
+            continue
+        print(f"{len(log['shown'])} epochs, joined: each names the keys of the next, which holds its last head")
     for one in skipped:
         print(f"this openssl knows no ML-DSA-44: the signatures of key {one} were not checked, those of the others were")
     for a, b, kind, place in gaps:
@@ -693,8 +810,9 @@ def main(args):
         if device in (None, own(some).get("device")):
             who = some.get("actor", {}).get("user", {}).get("name", "?")
             until = "open" if ended is None else text_of(ended["time"])
-            say(f"  {who} on {own(some).get('device')}/{own(some).get('process')} {text_of(some['time'])} to {until} ({session})")
-    print_standings(entries, {name for name, part in read.items() if part["origin"] in trusted}, signed)
+            through = f", through {some['node']}" if "node" in some else ""
+            say(f"  {who} on {own(some).get('device')}/{own(some).get('process')} {text_of(some['time'])} to {until} ({session}{through})")
+    print_standings(entries, {name for name, is_proven in read.items() if is_proven}, signed)
     if exceptions:
         return 1
     return 0 if provable and pinned and not doubts else 2

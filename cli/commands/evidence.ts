@@ -2,7 +2,7 @@
 import { createPrivateKey, type KeyObject } from 'node:crypto'
 import { writeFileSync } from 'node:fs'
 import type { Command } from 'commander'
-import type { Evidence } from '#audit'
+import type { AuditError, Evidence } from '#audit'
 import { CliError, Exited, usage, type Exit } from '../exit.ts'
 import { readInteger, readPrivate, readText } from '../input.ts'
 import { readKeys } from '../keys.ts'
@@ -10,7 +10,8 @@ import { facts, plain, tell } from '../print.ts'
 import { collect, globalOptions } from './options.ts'
 
 interface EvidenceFlags {
-  readonly log: string
+  readonly log: string[]
+  readonly node?: string[]
   readonly key: string[]
   readonly from: string
   readonly to: string
@@ -30,11 +31,17 @@ export function registerEvidence(audit: Command): void {
     .description('one file that shows what happened in a time and proves that nothing else did')
     .requiredOption(
       '--log <dir>',
-      'the log, or a copy of it; or a node’s folder with all its epochs',
+      'the log, or a copy of it; or a node’s folder with all its epochs; once for each gateway of the site',
+      collect,
+    )
+    .option(
+      '--node <name>',
+      'a gateway that the site has: one whose log is not given is named; may be repeated',
+      collect,
     )
     .requiredOption(
       '--key <file|vkey>',
-      'a verifier key of the log, of any epoch; may be repeated',
+      'a verifier key of each log, of any epoch; may be repeated',
       collect,
     )
     .requiredOption('--from <time>', 'a day (2026-03-01) or an instant (2026-03-01T08:00:00Z)')
@@ -66,14 +73,14 @@ export function readTime(text: string, what: string, end: boolean): number {
 
 async function evidence(flags: EvidenceFlags, command: Command): Promise<void> {
   const options = globalOptions(command)
-  const { buildEvidence, readCatalogue, AuditError } = await import('#audit')
+  const { buildEvidence, buildSiteEvidence, readCatalogue, AuditError } = await import('#audit')
   const own = flags.catalogue === undefined ? [] : readJson(flags.catalogue)
   const catalogue = readCatalogue(own)
   const frameworks = new Set(catalogue.controls.map(({ framework }) => framework))
   if (flags.framework !== undefined && !frameworks.has(flags.framework))
     throw usage(`no framework ${flags.framework}`, `known are ${[...frameworks].join(', ')}`)
+  const [first = '', ...others] = flags.log
   const asked = {
-    directory: flags.log,
     vkeys: flags.key.flatMap(readKeys),
     from: readTime(flags.from, 'from', false),
     to: readTime(flags.to, 'to', true),
@@ -85,23 +92,13 @@ async function evidence(flags: EvidenceFlags, command: Command): Promise<void> {
   }
   let made: Evidence
   try {
-    made = buildEvidence(asked)
+    made =
+      others.length === 0 && flags.node === undefined
+        ? buildEvidence({ ...asked, directory: first })
+        : buildSiteEvidence({ ...asked, directories: flags.log, nodes: flags.node ?? [] })
   } catch (error) {
-    if (error instanceof AuditError && error.code === 'evidence.range')
-      throw new CliError('there is nothing to make a package of', {
-        code: error.code,
-        exit: 'usage',
-        why: error.message,
-        next: 'ask for another time, or give the directory of the log that covers it',
-      })
-    if (error instanceof AuditError && error.code === 'key.invalid')
-      throw usage(error.message, 'see --key and --sign', { cause: error })
-    throw new CliError('the log does not hold', {
-      code: 'log.violated',
-      exit: 'failed',
-      why: error instanceof Error ? error.message : String(error),
-      next: `sallyport audit verify --log ${flags.log} names the place`,
-    })
+    const known = error instanceof AuditError ? error : null
+    throw refusalOf(known, error, others.length === 0 ? first : 'DIR')
   }
   const out = flags.out ?? made.name
   writeFileSync(out, made.bytes, { mode: 0o600 })
@@ -112,12 +109,33 @@ async function evidence(flags: EvidenceFlags, command: Command): Promise<void> {
       events: made.events,
       pruned: made.pruned,
       epochs: made.epochs,
+      ...(made.nodes.length === 0 ? {} : { nodes: made.nodes }),
       ...made.judgement,
     },
     lines(out, made),
   )
   const exit = exitOf(made)
   if (exit !== 'ok') throw new Exited(exit)
+}
+
+/** Why there is no package, for the person who asked for one. */
+function refusalOf(known: AuditError | null, cause: unknown, log: string): CliError {
+  if (known?.code === 'evidence.range')
+    return new CliError('there is nothing to make a package of', {
+      code: known.code,
+      exit: 'usage',
+      why: known.message,
+      next: 'ask for another time, or give the directory of the log that covers it',
+    })
+  if (known?.code === 'key.invalid') return usage(known.message, 'see --key and --sign', { cause })
+  if (known?.code === 'log.origin')
+    return usage(known.message, 'give --log once for each gateway of one site', { cause })
+  return new CliError('the log does not hold', {
+    code: 'log.violated',
+    exit: 'failed',
+    why: cause instanceof Error ? cause.message : String(cause),
+    next: `sallyport audit verify --log ${log} names the place`,
+  })
 }
 
 /** A private key of the log, from its file. Throws usage. */
@@ -146,16 +164,22 @@ function exitOf({ judgement }: Evidence): Exit {
   return judgement.outcome === 'proven' ? 'ok' : 'usage'
 }
 
-/** Where an event stands: the epoch is named where there are several. */
-function placed({ epoch, idx }: { readonly epoch: number | null; readonly idx: number }): string {
-  return epoch === null ? `event ${idx}` : `event ${idx} of epoch ${epoch}`
+/** Where an event stands: the epoch is named where there are several, and so is the gateway. */
+function placed({
+  node,
+  epoch,
+  idx,
+}: Pick<Evidence['judgement']['exceptions'][number], 'node' | 'epoch' | 'idx'>): string {
+  const of = epoch === null ? `event ${idx}` : `event ${idx} of epoch ${epoch}`
+  return node === undefined ? of : `${of} of ${plain(node)}`
 }
 
-function lines(out: string, { judgement, epochs, events, pruned }: Evidence): string[] {
+function lines(out: string, { judgement, epochs, nodes, events, pruned }: Evidence): string[] {
   const time = (ms: number): string => new Date(ms).toISOString()
   return [
     `${judgement.words}: ${out}`,
     ...facts([
+      ...(nodes.length === 0 ? [] : [['gateways', plain(nodes.join(', '))] as const]),
       ...epochs.map(
         ({ origin, first, last }) =>
           ['log', `${plain(origin)}, events ${first} to ${last - 1}`] as const,

@@ -20,8 +20,8 @@ export interface EpochKeys {
   readonly vkeys: readonly string[]
 }
 
-export function keysOf(epoch: number): EpochKeys {
-  const origin = `${stem}/${epoch}`
+export function keysOf(epoch: number, of = stem): EpochKeys {
+  const origin = `${of}/${epoch}`
   const ed25519 = generateKeyPairSync('ed25519').privateKey
   const mlDsa44 = generateKeyPairSync('ml-dsa-44').privateKey
   const vkeys = [formatVkey(origin, ed25519), formatVkey(origin, mlDsa44)]

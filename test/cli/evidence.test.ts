@@ -6,6 +6,8 @@ import { afterAll, expect, test } from 'vitest'
 import { openLog, readLog } from '#audit'
 import { readTime } from '../../cli/commands/evidence.ts'
 import { verifyPackage } from '../../audit/evidence/verify.mjs'
+import { keysOf } from '../audit/epoch-fixture.ts'
+import { begin, Month } from '../audit/month.ts'
 import { run } from './run.ts'
 
 const home = mkdtempSync(join(tmpdir(), 'sallyport-evidence-'))
@@ -115,4 +117,36 @@ test('nothing is pruned where there is no log, or with a key that is none or of 
   expect(strange.code).toBe(1)
   expect(strange.err).toContain('note.signature')
   expect(strange.err).toContain('these keys are not those that signed the log')
+})
+
+test('a package of a site takes a log of each gateway, and names one that is left out', async () => {
+  const gateways = ['gw1', 'gw2'].map((node) => ({
+    directory: join(home, node),
+    keys: keysOf(1, `plant.test/audit/${node}`),
+  }))
+  for (const { directory: at, keys } of gateways) {
+    const month = new Month(at, undefined, keys)
+    month.open()
+    month.pass(5)
+    month.one.close()
+  }
+  const file = join(home, 'site-keys')
+  writeFileSync(file, `${gateways.flatMap(({ keys }) => keys.vkeys).join('\n')}\n`)
+  const out = join(home, 'site.zip')
+  const time = ['--from', new Date(begin).toISOString(), '--to', '2026-03-10T08:04:00Z']
+  const logs = gateways.flatMap(({ directory: at }) => ['--log', at])
+  const flags = [...logs, '--key', file, ...time, '--out', out]
+  const made = await run(home, 'audit', 'evidence', ...flags, '--node', 'gw1', '--node', 'gw2')
+  expect(made).toMatchObject({ code: 0 })
+  expect(made.out).toMatch(/gateways +gw1, gw2/)
+  const vkeys = gateways.flatMap(({ keys }) => [...keys.vkeys])
+  expect(verifyPackage(readFileSync(out), vkeys)).toMatchObject({ exit: 0 })
+  const left = await run(home, 'audit', 'evidence', ...flags, '--node', 'gw3')
+  expect(left).toMatchObject({ code: 2 })
+  expect(left.out).toContain('the log of gw3 is not in the package')
+  const alone = ['--log', gateways[0]?.directory ?? '', '--node', 'gw2', ...flags.slice(4)]
+  expect((await run(home, 'audit', 'evidence', ...alone)).out).toContain('the log of gw2 is not')
+  const twice = await run(home, 'audit', 'evidence', ...logs.slice(0, 2), ...flags)
+  expect(twice).toMatchObject({ code: 2 })
+  expect(twice.err).toContain('two of the logs are of gw1')
 })

@@ -18,19 +18,23 @@ export function packageOf(directory: string, from: number, to: number): Buffer {
 export function foreign(
   bytes: Uint8Array,
   keys: readonly string[] = vkeys,
+  more: readonly string[] = [],
 ): { exit: number; out: string } {
   const at = temporary()
   writeFileSync(join(at, 'p.zip'), bytes)
   writeFileSync(join(at, 'keys'), `${keys.join('\n')}\n`)
   const args = [python, join(at, 'p.zip'), ...(keys.length > 0 ? ['--key', join(at, 'keys')] : [])]
-  const { status, stdout, stderr } = spawnSync('python3', args, { encoding: 'utf8' })
+  const { status, stdout, stderr } = spawnSync('python3', [...args, ...more], {
+    encoding: 'utf8',
+    timeout: 120_000,
+  })
   return { exit: status ?? -1, out: `${stdout}${stderr}` }
 }
 const python = new URL('../../../audit/evidence/verify.py', import.meta.url).pathname
 /** Whether there is what the other verifier needs. */
 export const hasForeign =
-  spawnSync('python3', ['-c', 'import zipfile']).status === 0 &&
-  spawnSync('openssl', ['version']).status === 0
+  spawnSync('python3', ['-c', 'import zipfile'], { timeout: 60_000 }).status === 0 &&
+  spawnSync('openssl', ['version'], { timeout: 60_000 }).status === 0
 
 /** A package with entries changed and every hash about them mended: what a forger would do. */
 export function forge(
