@@ -2,8 +2,8 @@
 import type { EventInput } from './event.ts'
 import type { Opened } from './writer.ts'
 
-/** All of them, in order. */
-export function owedBy(opened: Opened): EventInput[] {
+/** All of them, in order; `sessions`, with their starts, are those that are to be ended. */
+export function owedBy(opened: Opened, sessions: Opened['sessions']): EventInput[] {
   return [
     {
       code: 'log.open',
@@ -15,7 +15,7 @@ export function owedBy(opened: Opened): EventInput[] {
       },
     },
     ...(opened.quarantinedBytes > 0 ? [recoveredEvent(opened)] : []),
-    ...opened.sessions.map(([session, start]) => endOf(session, start)),
+    ...sessions.map(([session, start]) => endOf(session, start)),
   ]
 }
 

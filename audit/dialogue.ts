@@ -36,7 +36,7 @@ export class Dialogue {
   size = 0
   signed: Checkpoint
   readonly standing: Standing
-  readonly ledger = new Ledger()
+  readonly ledger: Ledger
   readonly demand = new HeadDemand(() => this.#pump())
   readonly #options: LogOptions
   readonly #limits: Required<LogLimits>
@@ -61,6 +61,7 @@ export class Dialogue {
     log: Told,
   ) {
     this.#options = options
+    this.ledger = options.ledger ?? new Ledger()
     this.#limits = limits
     this.#log = log
     this.signed = { origin: options.origin, size: 0, root: '', note: '' }

@@ -20,10 +20,14 @@ export interface Opening {
   readonly predecessor: string
   readonly keys: readonly string[]
   readonly note: string
+  /** Sessions that had begun and not ended when the one before did; absent: none. */
+  readonly carried?: readonly string[]
 }
 
 /** An epoch's keys: Ed25519 and, as a rule, ML-DSA-44. */
 const mostKeys = 4
+/** Sessions that one beginning can name: it is one event, of 32 KiB at most. */
+export const mostCarried = 640
 const epochForm = /^(.*\/)([1-9]\d{0,8})$/
 
 /** The epoch that an origin `<domain>/audit/<node>/<epoch>` ends in; null for a name without one. */
@@ -56,12 +60,12 @@ export function closingEvent({ successor, keys }: Closing, by?: Actor): EventInp
 }
 
 /** The event that begins a later epoch, from the last signed note of the one before. */
-export function openingEvent({ predecessor, keys, note }: Opening): EventInput {
+export function openingEvent({ predecessor, keys, note, carried = [] }: Opening): EventInput {
   return {
     code: 'log.epoch_begin',
     message: `Log begun: it goes on from ${predecessor}`,
     status: 'success',
-    data: { predecessor, keys, note },
+    data: { predecessor, keys, note, ...(carried.length === 0 ? {} : { carried }) },
   }
 }
 
@@ -112,7 +116,12 @@ export function openingIn(body: Uint8Array): Opening | null {
   const { predecessor, keys, note } = fields
   if (typeof predecessor !== 'string' || typeof note !== 'string')
     throw new AuditError('note.invalid', 'the beginning of the log names no predecessor')
-  return { predecessor, keys: keysIn(keys, predecessor, 'the beginning of the log'), note }
+  const named = { predecessor, keys: keysIn(keys, predecessor, 'the beginning of the log'), note }
+  const carried = Array.isArray(fields['carried']) ? (fields['carried'] as unknown[]) : []
+  if (carried.length === 0) return named
+  if (carried.length > mostCarried || !carried.every((one) => typeof one === 'string'))
+    throw new AuditError('note.invalid', 'the beginning of the log names no sessions')
+  return { ...named, carried }
 }
 
 /** The end of one epoch and the beginning of the next, each as somebody has proven it under that epoch's own keys. */

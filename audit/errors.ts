@@ -20,6 +20,8 @@
  * - `witness.unknown`: no known witness signed. `witness.conflict`: one signed what this log is not.
  * - `prune.archive`: what is to be let go of is not shown to be kept elsewhere. `prune.busy`: another prune of this log is
  *   under way. `prune.failed`: it was recorded and could not be brought to its end; the next one does that.
+ * - `rotate.*`: the log goes on in the epoch it was in. `busy`: it is being rotated or pruned. `state`: it is not well.
+ *   `sessions`: more are open than the next could name. `keys`: the next keys could not be made. `failed`: behind them.
  * - `cursor.invalid`, `frame.*`: shipping and receiving.
  */
 export type AuditCode =
@@ -52,6 +54,11 @@ export type AuditCode =
   | 'prune.archive'
   | 'prune.busy'
   | 'prune.failed'
+  | 'rotate.busy'
+  | 'rotate.state'
+  | 'rotate.sessions'
+  | 'rotate.keys'
+  | 'rotate.failed'
   | 'cursor.invalid'
   | 'evidence.catalogue'
   | 'evidence.range'

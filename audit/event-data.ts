@@ -186,6 +186,8 @@ export const epochBeginData = {
   predecessor: 'public text',
   keys: 'public texts',
   note: 'public text',
+  // Sessions that went on over the rotation: recovery ends those that a crash cut off.
+  carried: 'public texts?',
 } as const satisfies Fields
 
 export const partData = {

@@ -22,6 +22,7 @@ import { LogReader } from './read.ts'
 import type { Entry } from './read.ts'
 import { spendOf } from './reserve.ts'
 import { Scribe } from './scribe.ts'
+import type { Opened } from './writer.ts'
 
 /** Events whose head is signed with the batch that holds them: an agent asks for their proof at once. */
 const signedAtOnce: ReadonlySet<EventCode> = new Set([
@@ -55,6 +56,8 @@ class ThreadedLog implements AuditLog {
   #pruning = false
   readonly #closing = new AbortController()
   readonly #opening: Opening | undefined
+  readonly #active: LogOptions['active']
+  readonly #startsOf: LogOptions['startsOf']
   /**
    * While the beginning of a later epoch is written. Everything else waits for it: on a full disk what is paid from the
    * reserve, even the word that it is full, would become the first leaf in its place.
@@ -67,6 +70,9 @@ class ThreadedLog implements AuditLog {
     this.directory = options.directory
     this.origin = options.origin
     this.#opening = options.opening
+    this.#active = options.active
+    this.#startsOf = options.startsOf
+    if (options.active !== undefined) this.#pulse.active = options.active
     const keys = [options.signers.ed25519]
     if (options.signers.mlDsa44 !== undefined) keys.push(options.signers.mlDsa44)
     this.vkeys = keys.map((key) => formatVkey(options.origin, key))
@@ -104,23 +110,36 @@ class ThreadedLog implements AuditLog {
         `${this.origin} was ended, and goes on as ${opened.closing.successor}: nothing is added to it`,
       )
     this.#pulse.previous = opened.heartbeat
+    const cut = this.#cutOff(opened)
     this.recovered = {
       quarantinedBytes: opened.quarantinedBytes,
       place: opened.place,
       size: opened.size,
-      sessions: opened.sessions.map(([session]) => session),
+      sessions: cut.map(([session]) => session),
     }
     if (opened.size === 0 && this.#opening !== undefined) {
       this.#begun = this.#take(openingEvent(this.#opening))
       await this.#begun
       this.#begun = null
     }
-    await Promise.all(owedBy(opened).map((event) => this.append(event)))
+    await Promise.all(owedBy(opened, cut).map((event) => this.append(event)))
     await this.checkpoint()
     // Before the disk was looked at there would be room for everybody.
     await this.#dialogue.looked()
+    if (this.#active !== undefined) this.#pulse.beat()
     this.#every(this.#limits.heartbeatMs, () => this.#pulse.beat())
     this.#every(this.#limits.watchMs, () => this.#dialogue.look())
+  }
+
+  /** Sessions whose ends are owed, with their starts: none beside a gateway that runs, which still has them. */
+  #cutOff(opened: Opened): Opened['sessions'] {
+    if (this.#active !== undefined) return []
+    const begun = opened.size === 0 ? (this.#opening?.carried ?? []) : []
+    const all = [...opened.sessions, ...begun.map((session) => [session, '{}'] as const)]
+    const carried = all.filter(([, start]) => start === '{}').map(([session]) => session)
+    if (carried.length === 0) return all
+    const starts = this.#startsOf?.(new Set(carried))
+    return all.map(([session, start]) => [session, starts?.get(session) ?? start])
   }
 
   #every(ms: number, act: () => void): void {

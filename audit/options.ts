@@ -1,6 +1,8 @@
 /** What a log is opened with, and its limits. */
 import type { KeyObject } from 'node:crypto'
 import type { Opening } from './epoch.ts'
+import type { ActiveLine } from './heartbeat.ts'
+import type { Ledger } from './ledger.ts'
 
 export interface Signers {
   readonly ed25519: KeyObject
@@ -47,6 +49,15 @@ export interface LogOptions {
   readonly signers: Signers
   /** Of a later epoch: the one it goes on from. It is the first event of a log that has none yet. */
   readonly opening?: Opening
+  /**
+   * Where the sessions that go on are found: of a log that is opened beside them, by a gateway that runs. Their ends are
+   * not owed then, and the first heartbeat is written at once.
+   */
+  readonly active?: () => readonly ActiveLine[]
+  /** Starts of sessions in earlier epochs, as they stand there; those that are not found are left out. */
+  readonly startsOf?: (sessions: ReadonlySet<string>) => ReadonlyMap<string, string>
+  /** The account of the disk where it goes on from an epoch before. Default: its own. */
+  readonly ledger?: Ledger
   readonly clock: { now(): number }
   /** n random bytes. */
   readonly random: (n: number) => Uint8Array

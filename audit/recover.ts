@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { openCheckpoint, parseCheckpoint, splitNotes } from './checkpoint.ts'
 import type { Checkpoint } from './checkpoint.ts'
 import type { Disk } from './disk.ts'
-import { closingIn, type Closing } from './epoch.ts'
+import { closingIn, openingIn, type Closing } from './epoch.ts'
 import { AuditError } from './errors.ts'
 import type { AuditCode, Place } from './errors.ts'
 import { joinOf } from './format/ocsf.ts'
@@ -105,27 +105,39 @@ function follow(scan: Scan, body: Uint8Array): void {
   const code = joinOf(body)?.code
   if (code === 'log.epoch_end') scan.closing = endOf(body, at)
   if (code === 'log.heartbeat') scan.heartbeat = idx
+  if (code === 'log.epoch_begin') carry(scan, body, at)
   // What is not signed may have been written by whoever took the beginning away.
   if (code === 'log.prune' && idx < (scan.signed?.size ?? 0))
     scan.pruned = Math.max(scan.pruned, pruneIn(body))
   if (code !== 'session.start' && code !== 'session.end') return
   const text = Buffer.from(body).toString()
-  const session = correlation(text)
+  const session = correlationOf(text)
   if (code === 'session.start') scan.sessions.set(session, text)
   else scan.sessions.delete(session)
 }
 
+/** What the epoch before began and did not end is to be ended here: its start is there, and nothing of it here. */
+function carry(scan: Scan, body: Uint8Array, at: (what: string) => Place): void {
+  const { carried = [] } = joined(() => openingIn(body), at) ?? {}
+  for (const session of carried) scan.sessions.set(session, '{}')
+}
+
 /** Whoever the end names is who goes on: one that names nobody is damage. */
 function endOf(body: Uint8Array, at: (what: string) => Place): Closing | null {
+  return joined(() => closingIn(body), at)
+}
+
+function joined<T>(read: () => T, at: (what: string) => Place): T {
   try {
-    return closingIn(body)
+    return read()
   } catch (error) {
     if (!(error instanceof AuditError)) throw error
     return refuse('log.corrupt', at(error.message))
   }
 }
 
-function correlation(text: string): string {
+/** The session that an event is of. */
+export function correlationOf(text: string): string {
   const body = JSON.parse(text) as { readonly metadata?: { readonly correlation_uid?: string } }
   return body.metadata?.correlation_uid ?? ''
 }

@@ -12,10 +12,12 @@ import { closingIn, openingIn, successorOf, type Closing, type Opening } from '.
 import { epochsIn } from './epochs.ts'
 import { AuditError } from './errors.ts'
 import type { Actor } from './event.ts'
+import { joinOf } from './format/ocsf.ts'
 import { openLog } from './log.ts'
 import { formatVkey, noteSigner } from './note.ts'
 import type { LogOptions, Signers } from './options.ts'
 import { LogReader } from './read.ts'
+import { correlationOf } from './recover.ts'
 import { removeReserve } from './reserve.ts'
 import { lastLeaf, look, type Seen } from './seen.ts'
 import { Writer } from './writer.ts'
@@ -72,6 +74,8 @@ export interface NodeLog {
   readonly ended: readonly EndedEpoch[]
   /** A rotation that had been cut short was brought to its end by this opening. */
   readonly resumed: boolean
+  /** Why the private keys of the epoch that ended are still there; absent: they are gone. */
+  readonly kept?: Error
 }
 
 interface Chosen {
@@ -131,15 +135,19 @@ function goOver(epoch: number, { successor }: Closing, stem: string, keys: Known
   return { epoch: epoch + 1, begin: true }
 }
 
-const vkeysOf = (origin: string, { ed25519, mlDsa44 }: Signers): string[] =>
+export const vkeysOf = (origin: string, { ed25519, mlDsa44 }: Signers): string[] =>
   [ed25519, mlDsa44].filter((key) => key !== undefined).map((key) => formatVkey(origin, key))
 
 /**
  * Reads an epoch that ended as any opening does, every byte under its own keys, and signs the head over its end where that
- * was not done any more: what the next one begins with, and lets the keys go that could mend it. Errors: log.locked, those
- * of recovery.
+ * was not done any more: what the next one begins with, and lets the keys go that could mend it. Gives the sessions that
+ * it does not say the end of. Errors: log.locked, those of recovery.
  */
-async function signEnd(options: NodeLogOptions, epoch: number, signers: Signers): Promise<void> {
+async function signEnd(
+  options: NodeLogOptions,
+  epoch: number,
+  signers: Signers,
+): Promise<readonly string[]> {
   const [directory, origin] = [join(options.directory, `${epoch}`), `${options.stem}/${epoch}`]
   const keys = [signers.ed25519, signers.mlDsa44].filter((key) => key !== undefined)
   const claimed = await claim(directory)
@@ -151,8 +159,9 @@ async function signEnd(options: NodeLogOptions, epoch: number, signers: Signers)
     segmentBytes: Number.MAX_SAFE_INTEGER,
   })
   try {
-    writer.open()
+    const { sessions } = writer.open()
     writer.sign(options.clock.now())
+    return sessions.map(([session]) => session)
   } finally {
     writer.close()
     claimed?.close()
@@ -173,6 +182,13 @@ function openingOf(options: NodeLogOptions, epoch: number, signers: Signers): Op
   return { predecessor: origin, keys: vkeysOf(origin, signers), note }
 }
 
+/** What the epoch after one that ended begins with, once that is signed to its end. */
+async function sealed(options: NodeLogOptions, epoch: number): Promise<Opening> {
+  const old = options.keys.read(epoch) as Signers
+  const carried = await signEnd(options, epoch, old)
+  return { ...openingOf(options, epoch, old), carried }
+}
+
 const endedAs = (directory: string, epoch: number, opening: Opening): EndedEpoch => ({
   epoch,
   origin: opening.predecessor,
@@ -180,6 +196,30 @@ const endedAs = (directory: string, epoch: number, opening: Opening): EndedEpoch
   vkeys: opening.keys,
   last: parseCheckpoint(opening.note),
 })
+
+/**
+ * The starts of sessions that began before `epoch` and may not have ended, found in the folders that are here: what the
+ * event of their end says beside that it is one. What of them is damaged is no start.
+ */
+function startsBefore(
+  { directory, stem }: NodeLogOptions,
+  epoch: number,
+  sessions: ReadonlySet<string>,
+): Map<string, string> {
+  const found = new Map<string, string>()
+  const earlier = epochsIn(directory).filter((one) => one.epoch < epoch)
+  for (const one of earlier.toReversed()) {
+    if (found.size === sessions.size) break
+    for (const { body } of new LogReader(one.directory, `${stem}/${one.epoch}`).bodies(0)) {
+      const join = joinOf(body)
+      if (join?.code !== 'session.start') continue
+      const text = Buffer.from(body).toString()
+      const session = correlationOf(text)
+      if (sessions.has(session) && !found.has(session)) found.set(session, text)
+    }
+  }
+  return found
+}
 
 /**
  * The epochs before, as each one's first leaf names the one before it. Reads only. Throws AuditError log.rollback,
@@ -224,12 +264,7 @@ export async function openNodeLog(options: NodeLogOptions): Promise<NodeLog> {
   // All that can be refused is refused before a byte is written.
   const before = endedBefore(options, begin ? epoch - 1 : epoch)
   const signers = keys.read(epoch) ?? keys.make(epoch)
-  let opening: Opening | undefined
-  if (begin && seen !== null) {
-    const old = keys.read(seen.epoch) as Signers
-    await signEnd(options, seen.epoch, old)
-    opening = openingOf(options, seen.epoch, old)
-  }
+  const opening = begin && seen !== null ? await sealed(options, seen.epoch) : undefined
   // The next one keeps as much back.
   for (const old of epochsIn(directory)) if (old.epoch < epoch) removeReserve(old.directory)
   const log = await openLog({
@@ -237,6 +272,7 @@ export async function openNodeLog(options: NodeLogOptions): Promise<NodeLog> {
     directory: join(directory, `${epoch}`),
     origin: `${stem}/${epoch}`,
     signers,
+    startsOf: (sessions) => startsBefore(options, epoch, sessions),
     ...(opening === undefined ? {} : { opening }),
   })
   try {
@@ -252,6 +288,40 @@ export async function openNodeLog(options: NodeLogOptions): Promise<NodeLog> {
   }
 }
 
+/**
+ * Begins the epoch behind `old`, which this very process has ended and signed to its end: nothing of it need be read again. The
+ * old private keys go once the next has its first head. Errors: those of `openLog`; the next opening finds what was done.
+ */
+export async function beginNext(
+  options: NodeLogOptions,
+  old: number,
+  signers: Signers,
+  opening: Opening,
+  before: readonly EndedEpoch[],
+): Promise<NodeLog> {
+  const { directory, stem, keys, step = () => {}, ...shared } = options
+  const epoch = old + 1
+  // The next one keeps as much back.
+  removeReserve(join(directory, `${old}`))
+  const log = await openLog({
+    ...shared,
+    directory: join(directory, `${epoch}`),
+    origin: `${stem}/${epoch}`,
+    signers,
+    opening,
+  })
+  const begun = { epoch, log, ended: [endedAs(directory, old, opening), ...before], resumed: false }
+  try {
+    step('begun')
+    keys.remove(old)
+    step('removed')
+    return begun
+  } catch (kept) {
+    // The next start takes them away; the epoch that was begun is written all the same.
+    return { ...begun, kept: kept instanceof Error ? kept : new Error(String(kept)) }
+  }
+}
+
 export interface Rotation {
   /** The epoch that ended, and its last head. */
   readonly ended: EndedEpoch
@@ -259,6 +329,8 @@ export interface Rotation {
   readonly epoch: number
   /** It had been begun before and was cut short: nothing was begun now, only brought to its end. */
   readonly resumed: boolean
+  /** Why the private keys of the epoch that ended are still there; absent: they are gone. */
+  readonly kept?: Error
 }
 
 /**

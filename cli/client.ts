@@ -60,6 +60,7 @@ export {
   PolicyStatus,
   PolicyTrial,
   PruneStatus,
+  RotationStatus,
   Process,
   Recording,
   RecordingView,

@@ -4,10 +4,12 @@ import { existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs'
 import { userInfo } from 'node:os'
 import { join } from 'node:path'
 import {
-  openNodeLog,
+  openEpoched,
   rotateNodeLog,
+  type AuditLog,
+  type EndedEpoch,
+  type EpochedLog,
   type EpochKeys,
-  type NodeLog,
   type NodeLogOptions,
 } from '#audit'
 import type { Config } from './config.ts'
@@ -78,7 +80,10 @@ function optionsOf(config: Config, now: () => number): NodeLogOptions {
 }
 
 /** `log-keys.txt` for the newest epoch, and one for each that ended: to be handed to auditors, each whole or as it was. */
-function writeVkeys(data: string, { log, ended }: Pick<NodeLog, 'log' | 'ended'>): void {
+export function writeVkeys(
+  data: string,
+  { log, ended }: { readonly log: Pick<AuditLog, 'vkeys'>; readonly ended: readonly EndedEpoch[] },
+): void {
   const write = (name: string, vkeys: readonly string[]): void =>
     replaceFile(join(data, name), vkeys.map((key) => `${key}\n`).join(''), 0o644)
   for (const { epoch, vkeys } of ended) write(`log-keys-${epoch}.txt`, vkeys)
@@ -86,10 +91,15 @@ function writeVkeys(data: string, { log, ended }: Pick<NodeLog, 'log' | 'ended'>
 }
 
 /** Opens the node's log, and finishes a rotation that was cut short. Throws AuditError, KeyError. */
-export async function openLogOf(config: Config, now: () => number): Promise<NodeLog> {
-  const opened = await openNodeLog(optionsOf(config, now))
-  writeVkeys(config.data, opened)
-  return opened
+export async function openLogOf(config: Config, now: () => number): Promise<EpochedLog> {
+  const log = await openEpoched(optionsOf(config, now))
+  try {
+    writeVkeys(config.data, { log, ended: log.ended })
+    return log
+  } catch (error) {
+    await log.close()
+    throw error
+  }
 }
 
 /** What a rotation did, as the command says it. */

@@ -2,7 +2,7 @@
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { pino, type Logger } from 'pino'
-import type { AuditLog, EndedEpoch } from '#audit'
+import type { AuditLog, EpochedLog } from '#audit'
 import type { CaEvent, CaLog } from '#ca'
 import { openAuthority, type Authority, type LogAct } from './authority.ts'
 import type { Config } from './config.ts'
@@ -30,9 +30,8 @@ export interface Foundation extends AsyncDisposable {
   readonly logger: Logger
   readonly thread: SqliteThread
   readonly stores: Stores
-  readonly log: AuditLog
-  /** Earlier epochs of the log, the newest first. */
-  readonly ended: readonly EndedEpoch[]
+  /** Over all its epochs. */
+  readonly log: EpochedLog
   readonly authority: Authority
   readonly identity: Identity
   readonly caStore: SqliteCaStore
@@ -46,9 +45,8 @@ export async function openFoundation(config: Config): Promise<Foundation> {
   mkdirSync(config.data, { recursive: true, mode: 0o700 })
   undo.use(lockDirectory(join(config.data, 'lock')))
   const thread = undo.use(await SqliteThread.open(join(config.data, 'store.sqlite')))
-  const { log, ended, resumed } = await openLogOf(config, now)
-  undo.use(log)
-  if (resumed)
+  const log = undo.use(await openLogOf(config, now))
+  if (log.resumed)
     logger.warn({ log: log.origin }, 'a rotation of the log was cut short; it is complete now')
   await log.append({
     code: 'node.start',
@@ -74,7 +72,6 @@ export async function openFoundation(config: Config): Promise<Foundation> {
     thread,
     stores,
     log,
-    ended,
     authority,
     identity,
     caStore: new SqliteCaStore(thread),

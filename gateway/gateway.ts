@@ -37,6 +37,7 @@ import { reporting } from './policy/report.ts'
 import { networksOf } from './networks.ts'
 import { foresee } from './sessions/foresee.ts'
 import { Retention } from './retention.ts'
+import { Rotation } from './rotation.ts'
 import { WitnessRoom } from './witnesses.ts'
 import { openHttp, type Web } from './http.ts'
 import { openShippers, watchSinks } from './shipping.ts'
@@ -61,14 +62,14 @@ export async function serve(
 ): Promise<void> {
   await using foundation = await openFoundation(config)
   await using undo = new AsyncDisposableStack()
-  const { logger, log, ended, identity } = foundation
+  const { logger, log, identity } = foundation
   const report: Report = (error, what) => logger.error({ err: error }, what)
 
-  const policy = await openPolicy(config, { log, ended, now, report }, undo)
+  const policy = await openPolicy(config, { log, ended: log.ended, now, report }, undo)
   const { decisions } = policy
   const { revision } = policy.service.status()
   const access = await openAccess(config, foundation, decisions, report, undo)
-  const witnesses = new WitnessRoom(log, config.witnesses, now, ended)
+  const witnesses = new WitnessRoom(log, config.witnesses, now, log.ended)
   const shippers = openShippers(config, foundation)
   for (const shipper of shippers) undo.use(shipper)
   undo.use(watchSinks(shippers, logger))
@@ -85,7 +86,11 @@ export async function serve(
   const admission = openAdmission(config, report, undo)
   const proven = (address: string) => admission.proven(address, performance.now())
   const retention = undo.use(new Retention(log, config.archive, now, report))
-  const web = { setup, report, proven, witnesses, retention }
+  const rotation = undo.use(
+    new Rotation({ log, data: config.data, now, report, policy: policy.service }),
+  )
+  undo.defer(log.onEpoch(() => witnesses.follow(log.ended)))
+  const web = { setup, report, proven, witnesses, retention, rotation }
   const front = await openHttp(config, foundation, policy, access, web, undo)
   const door = { ...web, admission, front }
   const edge = await openEdge(config, foundation, decisions, access, door, undo)

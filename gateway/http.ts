@@ -32,6 +32,7 @@ import { totpRoutes } from './listen/routes/totp.ts'
 import { policyRoutes } from './listen/routes/policy.ts'
 import { peopleRoutes } from './listen/routes/people.ts'
 import { pruneRoutes } from './listen/routes/prune.ts'
+import { rotateRoutes } from './listen/routes/rotate.ts'
 import { serviceRoutes } from './listen/routes/services.ts'
 import { recordingRoutes } from './listen/routes/recordings.ts'
 import { rolloutRoutes } from './listen/routes/rollouts.ts'
@@ -42,6 +43,7 @@ import { sessionRoutes } from './listen/routes/sessions.ts'
 import { knownPersonsOf, personsOf } from './persons.ts'
 import type { NodePolicy } from './policy/node.ts'
 import type { Retention } from './retention.ts'
+import type { Rotation } from './rotation.ts'
 import type { WitnessRoom } from './witnesses.ts'
 import { SqlitePendingStore } from './store/sqlite/enrolments.ts'
 import type { Access } from './live.ts'
@@ -53,6 +55,7 @@ export interface Web {
   readonly proven: (address: string) => void
   readonly witnesses: WitnessRoom
   readonly retention: Retention
+  readonly rotation: Rotation
 }
 
 /** Everything that speaks HTTP on the one port. */
@@ -61,7 +64,7 @@ export async function openHttp(
   foundation: Foundation,
   policy: NodePolicy,
   access: Access,
-  { setup, report, proven, witnesses, retention }: Web,
+  { setup, report, proven, witnesses, retention, rotation }: Web,
   undo: Undo,
 ): Promise<Handler> {
   const { authority, caStore, caLog, identity, thread } = foundation
@@ -84,6 +87,7 @@ export async function openHttp(
       routes(calls) {
         addRoutes(calls, config, foundation, policy, access, publication, pending, build)
         pruneRoutes(calls, { decisions, log: foundation.log, retention })
+        rotateRoutes(calls, { decisions, log: foundation.log, rotation })
         witnessRoutes(calls, { decisions, log: foundation.log, room: witnesses })
       },
     }),

@@ -112,6 +112,7 @@ export const problems = {
   'witness.conflict': { status: 409, title: 'The log is not what a witness holds' },
   'prune.unset': { status: 409, title: 'The gateway knows no archive of its log' },
   'prune.busy': { status: 409, title: 'The log is being pruned' },
+  'rotate.busy': { status: 409, title: 'The log is being rotated' },
   'recording.unavailable': {
     status: 503,
     title: 'The session must be recorded, and cannot be',

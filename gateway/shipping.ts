@@ -7,7 +7,7 @@ import type { Foundation } from './foundation.ts'
 import { openHttpsSinks } from './sinks.ts'
 
 /** Begins to ship the log to every sink, also what is left of epochs that ended. */
-export function openShippers(config: Config, { log, ended }: Foundation): Shipper[] {
+export function openShippers(config: Config, { log }: Pick<Foundation, 'log'>): Shipper[] {
   const syslog = config.syslog.map((sink) => {
     const options = {
       name: sink.name,
@@ -20,9 +20,9 @@ export function openShippers(config: Config, { log, ended }: Foundation): Shippe
       enterpriseNumber: sink.enterprise_number ?? 32_473,
       format: sink.format ?? 'ocsf',
     }
-    return shipEpochs(log, ended, sink.name, (one) => shipSyslog(one, options))
+    return shipEpochs(log, log.ended, sink.name, (one) => shipSyslog(one, options))
   })
-  return [...syslog, ...openHttpsSinks(config.sinks, log, ended)]
+  return [...syslog, ...openHttpsSinks(config.sinks, log, log.ended)]
 }
 
 const SINK_CHECK_MS = 10_000

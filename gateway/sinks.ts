@@ -10,6 +10,7 @@ import {
   webhook,
   type AuditLog,
   type EndedEpoch,
+  type EpochedLog,
   type Kind,
   type Shipper,
 } from '#audit'
@@ -61,7 +62,7 @@ function channelOf({ channel }: HttpsSink): { channel?: string } {
 /** Begins to ship to each of `sinks`, also what is left of `ended` epochs. Throws for a file that cannot be read. */
 export function openHttpsSinks(
   sinks: readonly HttpsSink[],
-  log: AuditLog,
+  log: AuditLog | EpochedLog,
   ended: readonly EndedEpoch[],
 ): Shipper[] {
   return sinks.map((sink) => {

@@ -31,12 +31,13 @@ interface Epoch {
 
 export class WitnessRoom {
   readonly #log: AuditLog
-  readonly #handovers: Handovers
+  readonly #vkeys: readonly string[]
   readonly #keys: readonly Verifier[]
-  readonly #witnesses: Witnesses
-  readonly #publisher: Publisher
+  #handovers!: Handovers
+  #witnesses!: Witnesses
+  #publisher!: Publisher
   /** By origin: the newest, and those that ended, which a mirror may still have to read to their end. */
-  readonly #epochs: ReadonlyMap<string, Epoch>
+  #epochs!: ReadonlyMap<string, Epoch>
   readonly #now: () => number
   readonly #findings: WitnessFindings
 
@@ -47,14 +48,21 @@ export class WitnessRoom {
     now: () => number,
     ended: readonly EndedEpoch[] = [],
   ) {
-    this.#handovers = new Handovers(log, ended)
-    const vkeys = files.flatMap(readKeys)
+    this.#vkeys = files.flatMap(readKeys)
     this.#log = log
-    this.#keys = vkeys.map(parseWitnessKey)
-    this.#witnesses = openWitnesses(log.directory, log.vkeys, vkeys)
-    this.#publisher = new Publisher(log.directory, log.origin)
+    this.#keys = this.#vkeys.map(parseWitnessKey)
     this.#now = now
     this.#findings = new WitnessFindings(log, now)
+    this.follow(ended)
+  }
+
+  /** The log goes on in another epoch; `ended` are those before, the newest first. */
+  follow(ended: readonly EndedEpoch[]): void {
+    const log = this.#log
+    const vkeys = this.#vkeys
+    this.#handovers = new Handovers(log, ended)
+    this.#witnesses = openWitnesses(log.directory, log.vkeys, vkeys)
+    this.#publisher = new Publisher(log.directory, log.origin)
     const newest = {
       signed: () => log.signed,
       witnesses: this.#witnesses,

@@ -7,6 +7,7 @@ export const ADMIN_OPERATIONS = {
   'account:list': { mutating: false },
   'audit:prune': { mutating: true },
   'audit:read': { mutating: false },
+  'audit:rotate': { mutating: true },
   'auditor:change': { mutating: true },
   'auditor:list': { mutating: false },
   'ca:read': { mutating: false },

@@ -48,7 +48,7 @@ const ANSWER_MS = 15_000
 /** The watch over one tunnel's log. */
 export class LogWatch implements Disposable {
   readonly #options: LogWatchOptions
-  readonly #origin: string | undefined
+  #origin: string | undefined
   readonly #tell: (message: Told) => void
   #state: 'waiting' | 'open' | 'closed' = 'waiting'
   #waiting: ((open: boolean) => void)[] = []
@@ -79,7 +79,13 @@ export class LogWatch implements Disposable {
   shown(value: JsonRecord): void {
     if (this.#disposed) return
     this.#cancel()
-    this.#judge(() => this.#options.witness.see(value))
+    this.#judge(() => {
+      const verdict = this.#options.witness.see(value)
+      // A gateway that runs may be rotated: from now on it is the later epoch that is asked about.
+      const { origin } = value
+      if (verdict.kind === 'followed' && typeof origin === 'string') this.#origin = origin
+      return verdict
+    })
     if (this.#origin === undefined) return
     const origin = this.#origin
     this.#cancel = this.#options.monotonic.after(AGAIN_MS, () => this.#ask(origin))

@@ -4,9 +4,13 @@
  */
 import { join } from 'node:path'
 import type { AuditLog, ShippedLog } from '../contract.ts'
+import type { EpochedLog } from '../epoched.ts'
 import type { EndedEpoch } from '../succession.ts'
 import { cursorOf } from './cursor.ts'
 import type { Shipper, SinkHealth } from './sink.ts'
+
+/** A log that is shipped; one that goes over to later epochs while it is written says which it writes, and when. */
+export type Shipping = AuditLog & Partial<Pick<EpochedLog, 'newest' | 'onEpoch'>>
 
 /** An ended epoch as a sink sees a log: nothing is added to it, and what the sink has to say goes into the newest. */
 function shipped(
@@ -28,16 +32,71 @@ function shipped(
 
 const worst = ['DOWN', 'LAGGING', 'OK'] as const
 
+/** The log as the sinks of its newest epoch see it: that epoch alone, and what they have to say goes into whichever it is. */
+function newestOf(log: Shipping): ShippedLog {
+  const { newest } = log
+  if (newest === undefined) return log
+  return {
+    directory: newest.directory,
+    origin: newest.origin,
+    get size() {
+      return newest.size
+    },
+    get signed() {
+      return newest.signed
+    },
+    append: (event) => log.append(event),
+    // One that has ended is signed to its end.
+    checkpoint: () =>
+      log.newest === newest ? newest.checkpoint() : Promise.resolve(newest.signed),
+    onCheckpoint: (listener) => newest.onCheckpoint(listener),
+  }
+}
+
+type Ship = (one: ShippedLog) => Shipper
+
 /** Several epochs' shippers as one. What has finished counts in the sums, and is asked nothing else. */
 class Together implements Shipper {
-  readonly #newest: Shipper
-  readonly #all: readonly Shipper[]
-  readonly #finished: ReadonlySet<Shipper>
+  readonly #log: Shipping
+  readonly #ship: Ship
+  #newest: Shipper
+  #all: Shipper[]
+  readonly #finished = new Set<Shipper>()
+  readonly #unlisten: () => void
+  /** Sinks of an epoch that ended meanwhile, on their way from its newest to its last. */
+  #moving: Promise<void> = Promise.resolve()
+  #closing = false
 
-  constructor(newest: Shipper, older: readonly Shipper[], finished: ReadonlySet<Shipper>) {
-    this.#newest = newest
-    this.#all = [newest, ...older]
-    this.#finished = finished
+  constructor(log: Shipping, owing: readonly EndedEpoch[], ship: Ship) {
+    this.#log = log
+    this.#ship = ship
+    this.#newest = ship(newestOf(log))
+    this.#all = [this.#newest]
+    for (const epoch of owing) this.#rest(epoch)
+    this.#unlisten = log.onEpoch?.((ended) => this.#goOver(ended)) ?? (() => undefined)
+  }
+
+  /** Ships what an epoch that ended still owes. */
+  #rest(epoch: EndedEpoch): void {
+    const one: Shipper = this.#ship(
+      shipped(epoch, this.#log, () => {
+        this.#finished.add(one)
+        void one.close()
+      }),
+    )
+    this.#all.push(one)
+  }
+
+  /** The log has gone on in its next epoch. One cursor is one shipper's: the rest of the old is begun once that has let go. */
+  #goOver(ended: EndedEpoch): void {
+    const old = this.#newest
+    this.#newest = this.#ship(newestOf(this.#log))
+    this.#all.push(this.#newest)
+    const moved = old.close().then(() => {
+      this.#finished.add(old)
+      if (!this.#closing) this.#rest(ended)
+    })
+    this.#moving = Promise.all([this.#moving, moved]).then(() => undefined)
   }
 
   health(): SinkHealth {
@@ -71,6 +130,9 @@ class Together implements Shipper {
   }
 
   async close(): Promise<void> {
+    this.#closing = true
+    this.#unlisten()
+    await this.#moving
     await Promise.all(this.#all.map((one) => one.close()))
   }
 
@@ -84,25 +146,15 @@ class Together implements Shipper {
  * it where the sink is new. `ship` begins one; it is closed once it has taken an epoch that has ended.
  */
 export function shipEpochs(
-  log: AuditLog,
+  log: Shipping,
   ended: readonly EndedEpoch[],
   name: string,
-  ship: (one: ShippedLog) => Shipper,
+  ship: Ship,
 ): Shipper {
   const owing = ended.filter(
     ({ directory, last }) => (cursorOf(join(directory, 'ship', `${name}.cur`)) ?? 0) < last.size,
   )
-  const newest = ship(log)
-  if (owing.length === 0) return newest
-  const finished = new Set<Shipper>()
-  const older = owing.map((epoch) => {
-    const one: Shipper = ship(
-      shipped(epoch, log, () => {
-        finished.add(one)
-        void one.close()
-      }),
-    )
-    return one
-  })
-  return new Together(newest, older, finished)
+  // What nothing is owed of, and what does not go over to another epoch, is one log's.
+  if (owing.length === 0 && log.onEpoch === undefined) return ship(log)
+  return new Together(log, owing, ship)
 }

@@ -64,6 +64,29 @@ export const PruneStatus = Type.Object({
 })
 export type PruneStatus = Static<typeof PruneStatus>
 
+/** Nothing is to be said: the node knows which epoch is the next. */
+export const RotateLog = Type.Object({}, { additionalProperties: false })
+export type RotateLog = Static<typeof RotateLog>
+
+/** The last rotation since the gateway started, or the one under way. */
+export const RotationStatus = Type.Object({
+  state: Type.Enum(['none', 'running', 'done', 'failed']),
+  began: Nullable(Instant),
+  /** The epoch that ended, with its last head as it was signed; null: none has. */
+  ended: Nullable(
+    Type.Object({
+      origin: Type.String(),
+      events: Type.Integer(),
+      root: Type.String(),
+      note: Type.String(),
+    }),
+  ),
+  /** The epoch that goes on from it. */
+  origin: Nullable(Type.String()),
+  why: Nullable(Type.Object({ code: Type.String(), detail: Type.String() })),
+})
+export type RotationStatus = Static<typeof RotationStatus>
+
 /** A head with cosignatures under it: a signed note. */
 export const Cosignature = Type.Object(
   { note: Type.String({ minLength: 1, maxLength: 32_768 }) },

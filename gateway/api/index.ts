@@ -94,6 +94,8 @@ export {
   LogQuery,
   PruneLog,
   PruneStatus,
+  RotateLog,
+  RotationStatus,
   WitnessList,
 } from './evidence.ts'
 export {

@@ -80,7 +80,8 @@ export function readReports(
     device: presence.device,
     say: (message: Readonly<Record<string, unknown>>) => void control.write(line(message)),
   }
-  const reporting = { listener, presence, control, listening, looks, asking: new Map() }
+  const shown = { origin: listener.witnesses.origin, size: 0, over: false }
+  const reporting = { listener, presence, control, listening, looks, shown, asking: new Map() }
   void presence.tunnel.closed.then(() => {
     looks?.end()
     listener.rollouts.left(listening)
@@ -116,6 +117,8 @@ interface Reporting {
   /** The device, to who gives out updates. */
   readonly listening: Listening
   readonly looks: Looks | undefined
+  /** What of the log it was last shown. `over`: it was shown another epoch than it was greeted with. */
+  readonly shown: { origin: string; size: number; over: boolean }
   /** Sessions being decided again, with the instant of the earliest change that came since. */
   readonly asking: Map<LiveSession, number | undefined>
 }
@@ -179,11 +182,22 @@ function hear({ listener, presence, listening }: Reporting, said: Said): void {
     )
 }
 
-/** Shows the log to a device that was shown so many events of it, or of an earlier epoch `held`, before. */
-function show({ listener, control }: Reporting, from: number, held: string | undefined): void {
+/**
+ * Shows the log to a device that was shown so many events of it, or of an earlier epoch `held`, before. One that names none
+ * asks about the log that it was last shown by this tunnel; where that has gone on since, and it says that it has nothing of
+ * it, about what it was shown.
+ */
+function show(reporting: Reporting, size: number, held: string | undefined): void {
+  const { listener, control, shown } = reporting
   try {
-    const head = { type: 'log', ...listener.witnesses.show(from, held) }
-    control.write(line(head))
+    const { origin } = listener.witnesses
+    const from = held === undefined && size === 0 && shown.over ? shown.size : size
+    const over = held ?? (shown.origin === origin ? undefined : shown.origin)
+    const head = listener.witnesses.show(from, over)
+    control.write(line({ type: 'log', ...head }))
+    if (over !== undefined && held === undefined) shown.over = true
+    shown.origin = origin
+    shown.size = Number(head.note.split('\n')[1] ?? 0)
   } catch (error) {
     // The device is shown nothing, and makes of that what it must.
     listener.report(error, 'the log could not be shown to a device')

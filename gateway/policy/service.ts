@@ -78,6 +78,28 @@ export class PolicyService implements Disposable {
     return service
   }
 
+  /**
+   * Records what is in force in an epoch of the log that has just begun: the next start finds the mark there, and needs no
+   * earlier one for it. Throws what the log throws.
+   */
+  async remember(): Promise<void> {
+    await this.#turns.alone(async () => {
+      const { engine, slots, log } = this.#parts
+      const { revision, bundle_digest: digest, seq } = engine.status()
+      const none = revision === null
+      await log.append({
+        code: 'policy.activate',
+        message: none ? 'no policy is in force' : `policy ${revision} stays active`,
+        status: none ? 'failure' : 'success',
+        data: {
+          revision: revision ?? 'none',
+          ...(digest === null ? {} : { bundle_sha256: digest, seq: seq ?? 0 }),
+          ...markData(slots.state.high_water),
+        },
+      })
+    })
+  }
+
   /** From here on sessions can be asked about and cut. */
   serve(live: Live): void {
     this.#live = live

@@ -6,6 +6,7 @@ import { beforeAll, expect, onTestFinished, test } from 'vitest'
 import {
   cursorOf,
   elastic,
+  openEpoched,
   openNodeLog,
   reconcile,
   rotateNodeLog,
@@ -77,7 +78,7 @@ function rotated(): NodeLogOptions {
 
 /** The sink `siem`. An epoch that ended is closed behind at once, unless a row says otherwise. */
 function ship(
-  { log, ended }: NodeLog,
+  { log, ended }: Pick<NodeLog, 'log' | 'ended'>,
   port: number,
   begun: string[],
   more: Partial<SyslogOptions> = { trailMs: 0 },
@@ -261,4 +262,33 @@ test('an event of the old epoch that a receiver will never take is named in the 
   expect(told.map(({ unmapped }) => unmapped.sallyport)).toMatchObject([
     { sink: 'siem', idx: poison, detail: { count: 1, origin: `${stem}/1` } },
   ])
+})
+
+test('a sink over a rotation of a running log gets the rest of the old epoch and all of the new, and is one sink', async () => {
+  const receiver = await receiving()
+  const folder = temporary()
+  mkdirSync(join(folder, 'keys'))
+  const log = await openEpoched(optionsOf(folder))
+  onTestFinished(() => log.close())
+  const begun: string[] = []
+  const shipper = ship({ log, ended: log.ended }, receiver.port, begun)
+  await Promise.all(Array.from({ length: 20 }, (_, i) => log.append(stats(i))))
+  expect(await shipper.flush(unlimited)).toBe(true)
+  const rotation = log.rotate()
+  const behind = Array.from({ length: 20 }, (_, i) => log.append(stats(i)))
+  const { ended } = await rotation
+  await Promise.all(behind)
+  await eventually(() => cursor(ended.directory) === ended.last.size)
+  expect(begun).toEqual([`${stem}/1 goes on`, `${stem}/2 goes on`, `${stem}/1 ended`])
+  expect(await shipper.flush(unlimited)).toBe(true)
+  const had = (): number =>
+    new Set(lines(receiver).map((line) => Buffer.from(line).toString())).size
+  await eventually(() => had() >= ended.last.size + log.signed.size)
+  expect(shipper.health()).toMatchObject({ name: 'siem', owed: 0, state: 'OK', lastError: null })
+  for (const { directory, origin, vkeys } of [ended, log])
+    expect(await reconcile({ directory, vkeys, lines: lines(receiver) }), origin).toMatchObject({
+      outcome: 'complete',
+      missing: [],
+      mismatches: [],
+    })
 })

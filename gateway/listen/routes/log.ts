@@ -1,11 +1,11 @@
 /** `/audit/events`: reading the log, itself an event. */
 import { LogPage, LogQuery } from '#api'
-import type { AuditLog } from '#audit'
+import type { AuditLog, EpochedLog } from '#audit'
 import type { Api } from '../api.ts'
 import { authorize, type Authorization } from '../authorize.ts'
 
 export interface LogRoutes extends Omit<Authorization, 'api' | 'log'> {
-  readonly log: AuditLog
+  readonly log: AuditLog & Partial<Pick<EpochedLog, 'newest'>>
 }
 
 export function logRoutes(api: Api, room: LogRoutes): void {
@@ -15,12 +15,14 @@ export function logRoutes(api: Api, room: LogRoutes): void {
     async (request) => {
       await authorize({ ...room, api }, request, 'audit:read')
       const { from = 0, limit = 200 } = request.query
-      const entries = await room.log.read(from, limit)
+      // One epoch, also where the log is rotated meanwhile.
+      const log = room.log.newest ?? room.log
+      const entries = await log.read(from, limit)
       const last = entries.at(-1)
       return {
-        origin: room.log.origin,
-        keys: [...room.log.vkeys],
-        checkpoint: room.log.signed.note,
+        origin: log.origin,
+        keys: [...log.vkeys],
+        checkpoint: log.signed.note,
         entries: entries.map(({ idx, uid, leaf, body }) => ({
           idx,
           uid,

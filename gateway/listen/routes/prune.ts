@@ -10,12 +10,15 @@ export interface PruneRoutes extends Omit<Authorization, 'api'> {
 }
 
 export function pruneRoutes(api: Api, { retention, ...guard }: PruneRoutes): void {
-  const target = { kind: 'log', id: retention.origin }
+  const target = (): { readonly kind: string; readonly id: string } => ({
+    kind: 'log',
+    id: retention.origin,
+  })
   api.server.get(
     '/api/v1/audit/prune',
     { schema: { response: { 200: PruneStatus } } },
     async (request) => {
-      await authorize({ ...guard, api }, request, 'audit:read', target)
+      await authorize({ ...guard, api }, request, 'audit:read', target())
       return retention.status
     },
   )
@@ -23,7 +26,7 @@ export function pruneRoutes(api: Api, { retention, ...guard }: PruneRoutes): voi
     '/api/v1/audit/prune',
     { schema: { body: PruneLog, response: { 202: PruneStatus } } },
     async (request, reply) => {
-      const { subject } = await authorize({ ...guard, api }, request, 'audit:prune', target)
+      const { subject } = await authorize({ ...guard, api }, request, 'audit:prune', target())
       const { before, dry } = request.body
       const by = actorOf(subject)
       return reply.status(202).send(retention.begin({ before: before * 1000, dry, by }))
