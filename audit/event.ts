@@ -339,6 +339,14 @@ export const events = {
     needs: ['device'],
     data: findingData,
   }),
+  // Gateways on one store decide by different policies, and when they do no more.
+  'finding.policy': row({
+    class: 'finding',
+    activity: 1,
+    severity: 3,
+    needs: [],
+    data: findingData,
+  }),
   'finding.intrusion': row({
     class: 'finding',
     activity: 1,

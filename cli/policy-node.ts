@@ -12,6 +12,7 @@ import {
 } from './client.ts'
 import { CliError, usage } from './exit.ts'
 import { readBytes, readInteger, readSince, readText } from './input.ts'
+import { gatewaysLines } from './policy-gateways.ts'
 import {
   activatedLines,
   cutsOf,
@@ -50,7 +51,7 @@ export async function status(_flags: object, command: Command): Promise<void> {
       `${now.journal.state}, ${now.journal.written} written since the start, ${now.journal.dropped} dropped`,
     ],
   ])
-  lines.push(...sourceLines(now.bundle_source))
+  lines.push(...sourceLines(now.bundle_source), ...gatewaysLines(now.gateways))
   for (const { broken } of now.journal.rings)
     if (broken !== null) lines.push(`the decision log is broken: ${broken}`)
   for (const { origin, code, detail } of now.boot_failures)

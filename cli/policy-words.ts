@@ -1,5 +1,6 @@
 /** What a person reads of what a bundle would do, did, or does on trial. */
 import type { PolicyActivated, PolicyImpact, PolicyStatus, PolicyTrial } from './client.ts'
+import { followLines } from './policy-gateways.ts'
 import { facts, instant, layOut } from './print.ts'
 
 export function trialLines(now: PolicyTrial): string[] {
@@ -30,8 +31,14 @@ export function activatedLines({
   already,
   sessions,
   slowest_ms,
+  gateways,
 }: PolicyActivated): string[] {
-  if (already) return [`revision ${revision} is in force already`, 'nothing was changed']
+  if (already)
+    return [
+      `revision ${revision} is in force already`,
+      'nothing was changed',
+      ...followLines(gateways),
+    ]
   const cut = sessions.map(
     ({ id, time_to_cut_ms }) => `cut ${id} in ${time_to_cut_ms.toFixed(1)} ms`,
   )
@@ -43,6 +50,7 @@ export function activatedLines({
       ['slowest cut', slowest_ms === null ? null : `${slowest_ms.toFixed(1)} ms`],
     ]),
     ...cut,
+    ...followLines(gateways),
   ]
 }
 

@@ -31,6 +31,7 @@ import { Quiet } from './listen/quiet.ts'
 import { keepSources } from './listen/sources.ts'
 import { Allowance } from './listen/allowance.ts'
 import { acceptTunnel } from './listen/tunnel.ts'
+import { openComparison, type PolicyComparison } from './policy/comparison.ts'
 import { openPolicy, type NodePolicy } from './policy/node.ts'
 import { BundleServer } from './policy/publish.ts'
 import { reporting } from './policy/report.ts'
@@ -82,6 +83,9 @@ export async function serve(
     withdraw: (withdrawal) => access.reauthorization.withdraw(() => true, withdrawal),
   })
   if (policy.source !== undefined) undo.use(policy.source).start()
+  const parts = { log, now, report }
+  const comparison = openComparison(config, foundation.stores.policies, policy, parts)
+  if (comparison !== undefined) undo.use(comparison)
   const setup = estSetup(config.est)
   const admission = openAdmission(config, report, undo)
   const proven = (address: string) => admission.proven(address, performance.now())
@@ -90,7 +94,7 @@ export async function serve(
     new Rotation({ log, data: config.data, now, report, policy: policy.service }),
   )
   undo.defer(log.onEpoch(() => witnesses.follow(log.ended)))
-  const web = { setup, report, proven, witnesses, retention, rotation }
+  const web = { setup, report, proven, witnesses, retention, rotation, comparison }
   const front = await openHttp(config, foundation, policy, access, web, undo)
   const door = { ...web, admission, front }
   const edge = await openEdge(config, foundation, decisions, access, door, undo)
@@ -99,7 +103,14 @@ export async function serve(
   const listen = await edge.listen(host, port)
   let serving = true
   const operations = undo.use(
-    await openHealth(config, foundation, access, { shippers, witnesses }, policy, () => serving),
+    await openHealth(
+      config,
+      foundation,
+      access,
+      { shippers, witnesses, comparison },
+      policy,
+      () => serving,
+    ),
   )
   ready({ listen, operations: operations.address, origin: originOf(config) })
   logger.info(
@@ -245,7 +256,12 @@ async function openHealth(
   {
     shippers,
     witnesses,
-  }: { readonly shippers: readonly Shipper[]; readonly witnesses: WitnessRoom },
+    comparison,
+  }: {
+    readonly shippers: readonly Shipper[]
+    readonly witnesses: WitnessRoom
+    readonly comparison: PolicyComparison | undefined
+  },
   policy: Pick<NodePolicy, 'service' | 'source' | 'journal'>,
   serving: () => boolean,
 ): Promise<Operations> {
@@ -279,6 +295,7 @@ async function openHealth(
     clock_held_s: Math.round(clock.held() / 1000),
     policy_revision: revision(),
     policy_source: source?.health() ?? null,
+    policy_gateways: comparison?.health() ?? null,
     sinks: shippers.map((shipper) => {
       const { name, state, owed, lastError } = shipper.health()
       return { name, state, lag: shipper.lag().events, owed, last_error: lastError }

@@ -41,6 +41,7 @@ import { tokenRoutes } from './listen/routes/tokens.ts'
 import { witnessRoutes } from './listen/routes/witness.ts'
 import { sessionRoutes } from './listen/routes/sessions.ts'
 import { knownPersonsOf, personsOf } from './persons.ts'
+import type { PolicyComparison } from './policy/comparison.ts'
 import type { NodePolicy } from './policy/node.ts'
 import type { Retention } from './retention.ts'
 import type { Rotation } from './rotation.ts'
@@ -56,6 +57,8 @@ export interface Web {
   readonly witnesses: WitnessRoom
   readonly retention: Retention
   readonly rotation: Rotation
+  /** Of this gateway's policy with that of others; undefined where there are none. */
+  readonly comparison: PolicyComparison | undefined
 }
 
 /** Everything that speaks HTTP on the one port. */
@@ -64,7 +67,7 @@ export async function openHttp(
   foundation: Foundation,
   policy: NodePolicy,
   access: Access,
-  { setup, report, proven, witnesses, retention, rotation }: Web,
+  { setup, report, proven, witnesses, retention, rotation, comparison }: Web,
   undo: Undo,
 ): Promise<Handler> {
   const { authority, caStore, caLog, identity, thread } = foundation
@@ -85,7 +88,16 @@ export async function openHttp(
       outOfScope: scopeEvent(foundation),
       rating: { rates: new Rates(config.api_rates), flooded: telling(foundation, report) },
       routes(calls) {
-        addRoutes(calls, config, foundation, policy, access, publication, pending, build)
+        addRoutes(
+          calls,
+          config,
+          foundation,
+          { ...policy, comparison },
+          access,
+          publication,
+          pending,
+          build,
+        )
         pruneRoutes(calls, { decisions, log: foundation.log, retention })
         rotateRoutes(calls, { decisions, log: foundation.log, rotation })
         witnessRoutes(calls, { decisions, log: foundation.log, room: witnesses })
@@ -200,7 +212,14 @@ function addRoutes(
   calls: Api,
   config: Config,
   { log, identity, authority, caStore, caLog }: Foundation,
-  { decisions, service, journal, source, exported }: NodePolicy,
+  {
+    decisions,
+    service,
+    journal,
+    source,
+    exported,
+    comparison,
+  }: NodePolicy & Pick<Web, 'comparison'>,
   access: Access,
   publication: Publication,
   pending: PendingStore,
@@ -305,5 +324,6 @@ function addRoutes(
     room,
     personOf,
     gateway: config.gateway,
+    comparison,
   })
 }

@@ -14,6 +14,7 @@ import type { ReviewStore } from './grants/review.ts'
 import type { GrantStore } from './grants/store.ts'
 import type { LockStore } from './locks/lock.ts'
 import { originOf } from './origin.ts'
+import type { GatewayPolicies } from './policy/gateways.ts'
 import { ownPeople, sharedPeople, type PeopleStores, type SharedPeople } from './people-stores.ts'
 import type { Changes } from './sessions/changes.ts'
 import { LateEnds } from './sessions/late-ends.ts'
@@ -28,6 +29,7 @@ import { RedisDeviceStore } from './store/redis/devices.ts'
 import { RedisGatewayNames } from './store/redis/gateways.ts'
 import { RedisGrantStore } from './store/redis/grants.ts'
 import { RedisLockStore } from './store/redis/locks.ts'
+import { RedisGatewayPolicies } from './store/redis/policies.ts'
 import { RedisReviewStore } from './store/redis/reviews.ts'
 import { RedisSessionStore } from './store/redis/sessions.ts'
 import { SqliteAnswerStore } from './store/sqlite/answers.ts'
@@ -64,6 +66,8 @@ export interface Stores {
   readonly people: PeopleStores
   /** What others do to grants, locks, devices and people; undefined where there are no others. */
   readonly changes: Changes | undefined
+  /** What each decides by; undefined where there are no others. */
+  readonly policies: GatewayPolicies | undefined
 }
 
 /** Clocks that somebody keeps are closer. Seconds. */
@@ -130,6 +134,7 @@ function ownStores(thread: SqliteThread): Stores {
     answers: new SqliteAnswerStore(thread),
     people: ownPeople(thread),
     changes: undefined,
+    policies: undefined,
   }
 }
 
@@ -176,6 +181,7 @@ async function sharedStores(
     answers: new RedisAnswerStore(redis, gateway),
     people: shared.stores,
     changes: new RedisChanges(redis),
+    policies: new RedisGatewayPolicies(redis),
   }
 }
 

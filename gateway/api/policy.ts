@@ -14,6 +14,62 @@ export const BundleSourceHealth = Type.Object({
   error: Nullable(Type.String()),
 })
 
+const TrialMode = Type.Enum(['shadow', 'canary'])
+const RevisionText = Type.String({ maxLength: 256 })
+
+/** What one gateway decides by, as it says itself. */
+export const GatewayPolicy = Type.Object({
+  gateway: Type.String({ maxLength: 40 }),
+  /** Null: nothing is in force, and everything is denied. */
+  revision: Nullable(RevisionText),
+  seq: Nullable(Type.Integer()),
+  bundle_digest: Nullable(Type.String({ maxLength: 64 })),
+  data_digest: Nullable(Type.String({ maxLength: 64 })),
+  /** By its own clock. */
+  activated_at: Instant,
+  /** It takes bundles from a `policy.source`. */
+  by_itself: Type.Boolean(),
+  /** What is tried there; null where no trial runs. */
+  trial: Nullable(
+    Type.Object({
+      mode: TrialMode,
+      digest: Type.String({ maxLength: 64 }),
+      revision: RevisionText,
+      percent: Type.Number(),
+      label: Nullable(Type.String({ maxLength: 256 })),
+      since: Instant,
+    }),
+  ),
+  /** The last canary that ended by itself there since its start: the others take it off trial too. */
+  verdict: Nullable(
+    Type.Object({
+      digest: Type.String({ maxLength: 64 }),
+      revision: RevisionText,
+      reason: Type.String({ maxLength: 512 }),
+      /** Epoch milliseconds, by its own clock. */
+      at: Type.Integer(),
+    }),
+  ),
+})
+export type GatewayPolicy = Static<typeof GatewayPolicy>
+
+/** The gateways that share a store, side by side. */
+export const PolicyGateways = Type.Object({
+  /** `unknown`: this one could not look for a while; of the others nothing is listed. */
+  state: Type.Enum(['alike', 'differ', 'unknown']),
+  /** From when on this one has seen them differ. */
+  since: Nullable(Instant),
+  /** The difference has lasted longer than it may, and an event says so. */
+  told: Type.Boolean(),
+  /** When it was looked at what the others say; null: not yet. */
+  looked_at: Nullable(Instant),
+  /** What to do where they differ. */
+  next_step: Nullable(Type.String()),
+  /** Who is heard of, by name; `here` is the one that answers. */
+  items: Type.Array(Type.Object({ ...GatewayPolicy.properties, here: Type.Boolean() })),
+})
+export type PolicyGateways = Static<typeof PolicyGateways>
+
 export const PolicyStatus = Type.Object({
   state: Type.Enum(['unavailable', 'active']),
   revision: Nullable(Type.String()),
@@ -61,6 +117,8 @@ export const PolicyStatus = Type.Object({
   last_failure: Nullable(Type.Object({ code: Type.String(), detail: Type.String() })),
   /** Where bundles come from by themselves, and how that fares; null where the configuration names nothing. */
   bundle_source: Nullable(BundleSourceHealth),
+  /** What this and the other gateways on one store decide by; null where it is alone. */
+  gateways: Nullable(PolicyGateways),
   boot_failures: Type.Array(
     Type.Object({ origin: Type.String(), code: Type.String(), detail: Type.String() }),
   ),
@@ -133,7 +191,7 @@ const Turned = Type.Object({
 export const NewTrial = Type.Object(
   {
     digest: Type.String({ pattern: '^[0-9a-f]{64}$' }),
-    mode: Type.Enum(['shadow', 'canary']),
+    mode: TrialMode,
     /** Of people and devices, by a hash that stays the same for each. */
     percent: Type.Optional(Type.Number({ minimum: 0, maximum: 100 })),
     /** Or the devices with this label: `name=value`. */
@@ -143,7 +201,7 @@ export const NewTrial = Type.Object(
 )
 
 export const PolicyTrial = Type.Object({
-  mode: Type.Enum(['shadow', 'canary']),
+  mode: TrialMode,
   digest: Type.String(),
   revision: Type.String(),
   percent: Type.Number(),
@@ -204,6 +262,8 @@ export const PolicyActivated = Type.Object({
   already: Type.Boolean(),
   sessions: Type.Array(Type.Object({ id: Type.String(), time_to_cut_ms: Type.Number() })),
   slowest_ms: Nullable(Type.Number()),
+  /** This and the other gateways on one store, which this did not change; null where it is alone. */
+  gateways: Nullable(PolicyGateways),
 })
 export type PolicyActivated = Static<typeof PolicyActivated>
 

@@ -60,6 +60,8 @@ const PolicySettings = Type.Object(
     staleness: Type.Optional(
       Type.Union([Type.Literal('warn'), Type.Literal('deny_new'), Type.Literal('deny_all')]),
     ),
+    /** Seconds that gateways on one store may decide by different policies until that is an event. */
+    differ_s: Type.Optional(Type.Integer({ minimum: 1, maximum: 86_400 })),
     /** An OPA bundle server to take bundles from by itself, or a file that somebody drops. */
     source: Type.Optional(
       Type.Union([

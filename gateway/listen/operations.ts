@@ -3,6 +3,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo } from 'node:net'
 import type { GlassHealth } from '../grants/review.ts'
 import type { NoticesHealth } from '../notices/dispatch.ts'
+import type { ComparisonHealth } from '../policy/comparison.ts'
 import type { BundleServer } from '../policy/publish.ts'
 import type { StatusReport } from '../policy/report.ts'
 import type { SourceHealth } from '../policy/source.ts'
@@ -31,6 +32,8 @@ export interface Health {
   readonly policy_revision: string | null
   /** Where bundles come from by themselves; null where they do not. It keeps the node from nothing: what is in force decides. */
   readonly policy_source: SourceHealth | null
+  /** How the gateways on one store compare; null where the node is alone. It keeps the node from nothing: each decides by its own. */
+  readonly policy_gateways: ComparisonHealth | null
   /** Where events are shipped to: behind or down is worth knowing, and keeps the node from nothing. */
   readonly sinks: readonly {
     readonly name: string

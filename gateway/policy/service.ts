@@ -18,7 +18,7 @@ import type { Activated, Impact, Live, Past, ServiceParts, Source } from './part
 import { archiveDigest } from './slots.ts'
 import { serviceStatus, type ServiceStatus } from './status.ts'
 import type { Share, TrialStatus } from './trial.ts'
-import { Trials } from './trials.ts'
+import { Trials, type Verdict } from './trials.ts'
 import { Turns } from './turns.ts'
 
 export class PolicyService implements Disposable {
@@ -297,6 +297,16 @@ export class PolicyService implements Disposable {
   /** How the trial fares; null where there has been none since the start. */
   trial(): ReturnType<Trials['status']> {
     return this.#trials.status()
+  }
+
+  /** The last canary that ended by itself since the start; null where none has. */
+  verdict(): Verdict | null {
+    return this.#trials.verdict
+  }
+
+  /** A canary of this bundle ended by itself at another gateway: one that runs here ends at once. */
+  fall(digest: string, reason: string): void {
+    this.#trials.fall(digest, reason)
   }
 
   /** Ends the trial, if one runs; sessions that a canary let in are decided again. */

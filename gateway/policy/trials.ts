@@ -7,10 +7,21 @@ import type { Turned } from './impact.ts'
 import type { Live, ServiceParts } from './parts.ts'
 import { Trial, type Share, type TrialStatus } from './trial.ts'
 
+/** That a canary ended by itself: what holds for every gateway that tries the same bundle. */
+export interface Verdict {
+  readonly digest: string
+  readonly revision: string
+  readonly reason: string
+  /** Epoch milliseconds. */
+  readonly at: number
+}
+
 export class Trials {
   readonly #parts: ServiceParts
   #live: Live | undefined
   #trial: Trial | undefined
+  #verdict: Verdict | null = null
+  #candidate: Candidate | undefined
 
   constructor(parts: ServiceParts) {
     this.#parts = parts
@@ -36,14 +47,13 @@ export class Trials {
     const words = `on trial as ${mode}`
     await log.append(policyEvent(this.#parts, 'policy.upload', found, words, by, [by.uid]))
     const ended = (reason: string): void => {
-      if (live !== undefined) live.decisions.trial = undefined
-      this.#back(found, reason).catch((error: unknown) =>
-        report(error, 'the end of a policy trial'),
-      )
+      this.#verdict = { digest, revision, reason, at: Math.floor(now()) }
+      this.#fallen(found, reason)
     }
     const since = now()
     const trial = new Trial({ digest, revision, candidate, mode, share, since, ended, report })
     this.#trial = trial
+    this.#candidate = found
     if (live !== undefined) live.decisions.trial = trial
     if (mode === 'canary') await live?.withdraw({ trigger: 'policy', at: performance.now() })
     return trial.status()
@@ -63,10 +73,32 @@ export class Trials {
     await this.#live?.withdraw({ trigger: 'policy', at: performance.now() })
   }
 
+  /** The last canary that ended by itself since the start; null where none has. */
+  get verdict(): Verdict | null {
+    return this.#verdict
+  }
+
+  /** A canary of this bundle ended by itself elsewhere: so does one that runs here. Anything else goes on. */
+  fall(digest: string, reason: string): void {
+    const [trial, found] = [this.#trial, this.#candidate]
+    if (trial === undefined || found === undefined) return
+    const { state, mode, digest: ours } = trial.status()
+    if (state !== 'running' || mode !== 'canary' || ours !== digest) return
+    trial.end(reason)
+    this.#fallen(found, reason)
+  }
+
   /** Another policy came into force: the trial is over, and whoever brought that decides everybody again. */
   overtaken(revision: string): void {
     if (this.#live !== undefined) this.#live.decisions.trial = undefined
     this.#trial?.end(`${revision} came into force`)
+  }
+
+  #fallen(found: Candidate, reason: string): void {
+    if (this.#live !== undefined) this.#live.decisions.trial = undefined
+    this.#back(found, reason).catch((error: unknown) =>
+      this.#parts.report(error, 'the end of a policy trial'),
+    )
   }
 
   async #back({ identity: { revision, digest } }: Candidate, reason: string): Promise<void> {

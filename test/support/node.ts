@@ -16,6 +16,7 @@ import { readLog } from '#audit'
 import { createCsr, createRenewalCsr, enrollRequest, readCertificates, reenrollRequest } from '#est'
 import { runGateway, type Addresses } from '#gateway'
 import { LIFETIMES } from '../../gateway/identity/setting.ts'
+import type { ComparisonHealth } from '../../gateway/policy/comparison.ts'
 import {
   authorizedFetch,
   deviceLogin,
@@ -79,6 +80,7 @@ interface NodeHealth {
   readonly devices: number
   readonly sessions: number
   readonly policy_source: { readonly state: string; readonly error: string | null } | null
+  readonly policy_gateways: ComparisonHealth | null
 }
 
 export interface TestNode extends AsyncDisposable {

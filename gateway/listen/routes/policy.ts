@@ -23,6 +23,7 @@ import type { Identity } from '../../identity/index.ts'
 import { people } from '../../policy/consent.ts'
 import { readCursor } from '../../policy/exporter.ts'
 import type { DecisionJournal } from '../../policy/journal.ts'
+import type { PolicyComparison } from '../../policy/comparison.ts'
 import type { NodePolicy } from '../../policy/node.ts'
 import type { DecisionRecord } from '../../policy/record.ts'
 import type { Activated, Impact } from '../../policy/parts.ts'
@@ -47,6 +48,8 @@ export interface PolicyRoutes extends Omit<Authorization, 'api'> {
   readonly personOf: (identity: string) => Promise<string>
   /** Which one this is, by its own name: what it tries another does not. */
   readonly gateway: string
+  /** With what others decide by; undefined where there are none. */
+  readonly comparison: Pick<PolicyComparison, 'shown'> | undefined
 }
 
 const BUNDLE_TYPE = 'application/vnd.openpolicyagent.bundles'
@@ -131,6 +134,7 @@ function reading(api: Api, routes: PolicyRoutes): void {
         trusted_keys: [...status.trusted_keys],
         boot_failures: [...status.boot_failures],
         bundle_source: routes.source?.health() ?? null,
+        gateways: routes.comparison?.shown() ?? null,
         journal: { ...log, rings: [...log.rings] },
       }
     },
@@ -278,9 +282,13 @@ function toImpact({ live, past, ...impact }: Impact): PolicyImpact {
   }
 }
 
-function toActivated({ revision, digest, cut, already }: Activated): PolicyActivated {
+function toActivated(
+  { revision, digest, cut, already }: Activated,
+  { comparison }: Pick<PolicyRoutes, 'comparison'>,
+): PolicyActivated {
   const slowest = cut.length === 0 ? null : Math.max(...cut.map((one) => one.time_to_cut_ms))
-  return { revision, digest, already, sessions: [...cut], slowest_ms: slowest }
+  const gateways = comparison?.shown() ?? null
+  return { revision, digest, already, sessions: [...cut], slowest_ms: slowest, gateways }
 }
 
 function deciding(api: Api, routes: PolicyRoutes): void {
@@ -296,12 +304,12 @@ function deciding(api: Api, routes: PolicyRoutes): void {
       if (standing !== undefined) {
         // Nothing changes, so nobody has to agree: that it is in force is what `policy:read` shows.
         await authorize(authorization, request, 'policy:read', target)
-        return toActivated(standing)
+        return toActivated(standing, routes)
       }
       const agreed = policy.consents(digest)
       const { subject } = await authorize(authorization, request, 'policy:push', target, agreed)
       await twoPeople(routes, subject.id, agreed)
-      return toActivated(await policy.activate(digest, actorOf(subject)))
+      return toActivated(await policy.activate(digest, actorOf(subject)), routes)
     },
   )
   api.server.post(
@@ -309,7 +317,7 @@ function deciding(api: Api, routes: PolicyRoutes): void {
     { schema: { response: { 200: PolicyActivated } } },
     async (request) => {
       const { subject } = await authorize(authorization, request, 'policy:rollback')
-      return toActivated(await policy.rollback(actorOf(subject)))
+      return toActivated(await policy.rollback(actorOf(subject)), routes)
     },
   )
   api.server.post(

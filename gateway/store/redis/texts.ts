@@ -12,6 +12,7 @@ import { reviewScripts } from './reviewing.ts'
 import { lockScripts } from './locking.ts'
 import { loginScripts } from './logining.ts'
 import { pagePrelude } from './paging.ts'
+import { policyScripts } from './policies.ts'
 import { peoplePrelude, peopleScripts } from './peopling.ts'
 import { serviceScripts } from './serving.ts'
 import { sessionPrelude, sessionScripts } from './sessioning.ts'
@@ -29,6 +30,7 @@ const texts = {
   ...behind(pagePrelude + grantPrelude, grantScripts),
   ...behind(grantPrelude, reviewScripts),
   ...behind(grantPrelude, gatewayScripts),
+  ...behind(grantPrelude, policyScripts),
   ...behind(grantPrelude, deviceScripts),
   ...behind(grantPrelude, serviceScripts),
   ...behind(peoplePrelude, companyScripts),

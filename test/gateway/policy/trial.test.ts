@@ -1,56 +1,10 @@
 /** A candidate beside the policy in force: what it answers for, what it only counts, and when it ends by itself. */
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { expect, test, vi } from 'vitest'
-import { AuditError, type EventInput } from '#audit'
-import { BUILTIN_BUNDLE, inputFor, type Decision, type Input } from '#policy'
-import type { Decisions } from '../../../gateway/decisions.ts'
-import { openNodePolicy } from '../../../gateway/policy/open.ts'
-import { PolicyService } from '../../../gateway/policy/service.ts'
-import { archiveDigest } from '../../../gateway/policy/slots.ts'
-import { keyPair, signedArchive } from '../../policy/fixture.ts'
+import { expect, test } from 'vitest'
+import { AuditError } from '#audit'
+import { inputFor, type Decision, type Input } from '#policy'
 import { Trial, type TrialOptions } from '../../../gateway/policy/trial.ts'
 import { until } from '../../support/node.ts'
-
-const decision = (allow: boolean, code: string, more: Partial<Decision> = {}): Decision => ({
-  v: 1,
-  effect: allow ? 'allow' : 'deny',
-  allow,
-  reasons: allow ? [{ code }] : [],
-  denials: allow ? [] : [{ code, msg: 'no' }],
-  obligations: {
-    max_duration_s: 60,
-    not_after: 1,
-    idle_timeout_s: 1,
-    reeval_after_s: 1,
-    max_bandwidth_bps: 1,
-    max_bytes: 1,
-    max_streams: 1,
-    ot_level: 1,
-    approvals: 1,
-    record: true,
-    justification: true,
-    supervise: true,
-    notify: true,
-    ot_each: true,
-    processes: [],
-    methods: [],
-    ot_windows: [],
-  },
-  decision_id: 'd_1',
-  revision: 'r',
-  data_digest: null,
-  layer: 'rego',
-  arm: 'active',
-  eval_us: null,
-  ...more,
-})
-const asking = (person: string, labels: Record<string, string> = {}): Input =>
-  inputFor('session.open', {
-    subject: { id: person, email: `${person}@press.example` },
-    device: { id: 'press-07', zone: 'default', labels },
-  })
+import { asking, decision, serving } from './serving.ts'
 
 function trying(
   says: (input: Input) => Decision,
@@ -172,37 +126,11 @@ test('what nobody is denied does not end it: newly allowed, bound otherwise', ()
 })
 
 test('what a canary let in is decided again when it ends, though its end could not be logged', async () => {
-  await using undo = new AsyncDisposableStack()
-  const directory = mkdtempSync(join(tmpdir(), 'sallyport-trial-'))
-  undo.defer(() => rmSync(directory, { recursive: true }))
-  const { key, pem } = keyPair('P-256')
-  const parts = await openNodePolicy(directory, [], undo, { keys: new Map([['plant', pem]]) })
   const full = new AuditError('log.full', 'the disk is full')
-  const written: string[] = []
-  const append = async ({ code }: EventInput) => {
+  const { service, decisions, withdraw, report, trying, rolled } = await serving(({ code }) => {
     if (code === 'policy.rollback') throw full
-    return { idx: written.push(code), uid: 'u', leaf: '' }
-  }
-  const report = vi.fn<(error: unknown, what: string) => void>()
-  const builtin = new Uint8Array(readFileSync(BUILTIN_BUNDLE))
-  const service = undo.use(
-    await PolicyService.start({ ...parts, builtin, log: { append }, now: Date.now, report }),
-  )
-  const decisions: Pick<Decisions, 'question' | 'trial'> = {} as unknown as Decisions
-  const withdraw = vi.fn(async () => [])
-  const live = {
-    decisions,
-    replay: vi.fn(),
-    preview: async () => ({ sessions: 0, ended: [], narrowed: [], unseen: [] }),
-    withdraw,
-  }
-  service.serve(live as unknown as Parameters<PolicyService['serve']>[0])
-  const ada = { uid: 'ada', party: 'staff' } as const
-  const bundle = signedArchive({ key, keyId: 'plant', seq: 1 })
-  await service.upload(bundle, ada, null)
-  const share = { percent: 100, label: null }
-  await service.try(archiveDigest(bundle), 'canary', share, ada)
-  withdraw.mockClear()
+  })
+  await trying('canary')
 
   // It denies whoever asks, which ends it; the log takes nothing of that.
   for (let at = 0; at < 40; at++) decisions.trial?.answer('session.open', asking(`p${at}`), yes)
@@ -211,7 +139,46 @@ test('what a canary let in is decided again when it ends, though its end could n
   expect(withdraw.mock.calls).toMatchObject([[{ trigger: 'policy' }]])
   await until('the lost event is told', () => report.mock.calls.length > 0)
   expect(report.mock.calls).toEqual([[full, 'the end of a policy trial']])
-  expect(written).not.toContain('policy.rollback')
+  expect(rolled()).toEqual([])
   // The canary answers for nobody any more.
   expect(decisions.trial).toBeUndefined()
+})
+
+test('a canary that ends by itself leaves a verdict; one that people end, and a shadow, leave none', async () => {
+  const { service, decisions, digest, trying } = await serving()
+  await trying('canary')
+  await service.endTrial('ended by ada')
+  await trying('shadow')
+  for (let at = 0; at < 40; at++) decisions.trial?.answer('session.open', asking(`p${at}`), yes)
+  await until('the shadow was asked', () => service.trial()?.status.decisions === 40)
+  expect(service.verdict()).toBeNull()
+  await trying('canary')
+  for (let at = 0; at < 40; at++) decisions.trial?.answer('session.open', asking(`p${at}`), yes)
+  const reason = expect.stringContaining('at session.open, 40 of 40') as string
+  expect(service.verdict()).toMatchObject({ digest, reason })
+})
+
+test('a verdict of elsewhere ends the canary of that bundle, is logged, and decides again what it let in', async () => {
+  const { service, decisions, withdraw, digest, trying, rolled } = await serving()
+  await trying('canary')
+  service.fall('0'.repeat(64), 'of another bundle')
+  expect(service.trial()?.status.state).toBe('running')
+  service.fall(digest, 'gateway gw2: too many')
+  expect(service.trial()?.status).toMatchObject({ state: 'ended', reason: 'gateway gw2: too many' })
+  expect(decisions.trial).toBeUndefined()
+  await until('sessions are decided again', () => withdraw.mock.calls.length > 0)
+  expect(rolled().map(({ message }) => message)).toEqual([
+    expect.stringMatching(/taken off trial: gateway gw2: too many$/),
+  ])
+  // It is theirs, and not said again by this one; and what has ended does not end twice.
+  expect(service.verdict()).toBeNull()
+  service.fall(digest, 'again')
+  expect(service.trial()?.status.reason).toBe('gateway gw2: too many')
+})
+
+test('a verdict of elsewhere leaves a shadow alone: it harms nobody', async () => {
+  const { service, digest, trying, rolled } = await serving()
+  await trying('shadow')
+  service.fall(digest, 'gateway gw2: too many')
+  expect([service.trial()?.status.state, rolled()]).toEqual(['running', []])
 })

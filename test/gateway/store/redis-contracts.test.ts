@@ -12,6 +12,7 @@ import { RedisInvitationStore } from '../../../gateway/store/redis/invitations.t
 import { RedisLockStore } from '../../../gateway/store/redis/locks.ts'
 import { RedisOidcStore } from '../../../gateway/store/redis/logins.ts'
 import { RedisIdentityStore } from '../../../gateway/store/redis/people.ts'
+import { RedisGatewayPolicies } from '../../../gateway/store/redis/policies.ts'
 import { RedisReviewStore } from '../../../gateway/store/redis/reviews.ts'
 import { RedisServiceStore } from '../../../gateway/store/redis/services.ts'
 import { RedisSessionStore } from '../../../gateway/store/redis/sessions.ts'
@@ -26,9 +27,11 @@ import { invitationOf, invitationStoreContract } from './contracts/invitations.t
 import { lockStoreContract } from './contracts/locks.ts'
 import { loginStoreContract } from './contracts/logins.ts'
 import { accountOf, peopleStoreContract } from './contracts/people.ts'
+import { gatewayPolicyContract, policyOfGateway } from './contracts/policies.ts'
 import { sealContract } from './contracts/seals.ts'
 import { serviceCalled, serviceStoreContract } from './contracts/services.ts'
 import { session, sessionStoreContract } from './contracts/sessions.ts'
+import { until } from '../../support/patience.ts'
 import { haveRedis, RedisServer } from './redis-server.ts'
 
 /** What seals, as identity/keys.json has it. */
@@ -62,6 +65,7 @@ describe.skipIf(!haveRedis)('redis-server', () => {
     const redis = await connection()
     return { grants: new RedisGrantStore(redis), reviews: new RedisReviewStore(redis) }
   })
+  gatewayPolicyContract('Redis', async () => new RedisGatewayPolicies(await connection()))
   lockStoreContract('Redis', async () => new RedisLockStore(await connection()))
   sessionStoreContract('Redis', async () => new RedisSessionStore(await connection(), 'gw1'))
 
@@ -253,6 +257,23 @@ describe.skipIf(!haveRedis)('redis-server', () => {
       expect(said.toSorted()).toEqual(['closed', 'closed', 'closed', 'redeemed'])
       expect((await accounts.findAccount(row.sub))?.email).toBe(row.email)
     }
+  })
+
+  test('of gateways that say nothing any more no key is left', async () => {
+    const store = new RedisGatewayPolicies(await connection())
+    for (const gateway of ['gw1', 'gw2']) await store.say(policyOfGateway(gateway), 1, 9)
+    await until('all is gone', async () => (await keysOf(`part-${count}`)).length === 0)
+    await store.say(policyOfGateway('gw1'), 3_600_000, 9)
+    await store.say(policyOfGateway('gw2'), 1, 9)
+    await until('its time is over', async () => (await store.list()).length === 1)
+    expect(await keysOf(`part-${count}`)).toHaveLength(2)
+  })
+
+  test('what a gateway says that cannot be read is not taken for that it says nothing', async () => {
+    const redis = await connection()
+    const store = new RedisGatewayPolicies(redis)
+    await redis.write('sayPolicy', 'gw2', '{"gateway":"gw2"}', '3600000', '9')
+    await expect(store.list()).rejects.toThrow('cannot be read')
   })
 
   test('of answers that are over no key is left', async () => {
