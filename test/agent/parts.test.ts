@@ -24,6 +24,7 @@ import {
 import type { Standing } from '../../agent-tunnel/agent/reconnect.ts'
 import { MAX_OTHERS, combine, sameFacts, unseen } from '../../agent-tunnel/agent/scope/observed.ts'
 import type { ProcessFacts } from '../../agent-tunnel/agent/scope/observed.ts'
+import { rounds } from '../support/patience.ts'
 import { Directory } from './device.ts'
 
 /** A clock that is moved by hand. */
@@ -42,7 +43,7 @@ class HandClock implements Clock {
   }
   pass(ms: number): void {
     const until = this.#now + ms
-    for (;;) {
+    for (const _ of rounds('every wait moves the clock')) {
       const [next] = this.#timers.filter(({ at }) => at <= until).toSorted((a, b) => a.at - b.at)
       if (next === undefined) break
       this.#timers = this.#timers.filter((one) => one !== next)

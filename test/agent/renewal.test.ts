@@ -12,6 +12,7 @@ import { Identity, type Pair } from '../../agent-tunnel/agent/identity.ts'
 import { Renewal } from '../../agent-tunnel/agent/renewal.ts'
 import { make, named } from '../ca/maker.ts'
 import { DAY, HOUR, newHouse, newKey, TENANT } from '../ca/support.ts'
+import { rounds } from '../support/patience.ts'
 import { configOf, Directory, enrolled, running } from './device.ts'
 import { FakeGateway } from './gateway.ts'
 import { renewOnce } from './renewing.ts'
@@ -256,7 +257,7 @@ describe('the renewal timer', () => {
     }
     async advance(ms: number): Promise<void> {
       const until = this.at + ms
-      for (;;) {
+      for (const _ of rounds('every wait moves the clock')) {
         const [next] = [...this.timers].toSorted((a, b) => a.due - b.due)
         if (next === undefined || next.due > until) break
         this.timers.delete(next)

@@ -12,6 +12,7 @@ import { purseOf, type Purse } from '../../audit/room.ts'
 import { Reserve, spendOf } from '../../audit/reserve.ts'
 import { Writer } from '../../audit/writer.ts'
 import { identityEvent } from '../../gateway/events/identity.ts'
+import { rounds } from '../support/patience.ts'
 import { fillable } from './fillable.ts'
 import {
   eventually,
@@ -241,7 +242,7 @@ function nearlyFull(kept: { closeoutBytes: number; breakglassBytes: number }) {
   const reserve = { ...kept, floorBytes: 4 * MIB }
   const one = new Writer({ directory, origin, signers, disk, segmentBytes: 64 * MIB, reserve })
   one.open()
-  while (one.watch().reserve.missing > 0);
+  for (const _ of rounds('the reserve is whole')) if (one.watch().reserve.missing === 0) break
   capacity = used() + 1024
   return {
     one,

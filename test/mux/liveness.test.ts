@@ -4,6 +4,7 @@ import { describe, expect, test } from 'vitest'
 import type { Monotonic } from '#mux'
 import { Liveness } from '../../agent-tunnel/mux/liveness.ts'
 import { Pair } from '../support/pair.ts'
+import { rounds } from '../support/patience.ts'
 
 const MINUTE = 60_000
 /** What NATs and firewalls on the way do: forget a connection that was idle for longer. */
@@ -28,7 +29,8 @@ function idle(patienceMs: number, natMs: number, ms: number) {
   const nat = new Nat(natMs, pair.clock.now)
   const until = pair.clock.now + ms
   const ends = [pair.dialler, pair.acceptor]
-  while (pair.dialler.failure === undefined) {
+  for (const _ of rounds('nothing that is due at one time is due again')) {
+    if (pair.dialler.failure !== undefined) break
     const next = Math.min(...ends.map((end) => end.session.wakeAt ?? Infinity))
     if (next > until) break
     pair.clock.now = next

@@ -1,6 +1,7 @@
 /** Two mux sessions, a wire that delivers any number of octets at a time, and a clock moved by hand. */
 import { defaultLimits, Session } from '#mux'
 import type { Effect, Limits, Monotonic, MuxStream, Role, Side } from '#mux'
+import { rounds } from './patience.ts'
 
 /** What an end was told, with the bytes copied out. */
 export interface Note {
@@ -191,7 +192,7 @@ export class Pair {
   /** Moves the clock to each time an end wants to be woken, for `ms` in all; `silent` exchanges nothing. */
   pass(ms: number, silent = false): void {
     const until = this.clock.now + ms
-    for (;;) {
+    for (const _ of rounds('nothing that is due at one time is due again')) {
       const ends = [this.dialler, this.acceptor]
       const next = Math.min(...ends.map((end) => end.session.wakeAt ?? Infinity))
       if (next > until) break

@@ -4,6 +4,18 @@
  */
 const PATIENCE_MS = 60_000
 
+/** Far more rounds than any loop of a test needs. */
+const MOST_ROUNDS = 100_000
+
+/**
+ * Rounds of a loop that gives no other turn to this process: while it goes round no limit of a test is kept, and one
+ * that never ends would be the end of the whole run. Throws instead, with what it was waiting for.
+ */
+export function* rounds(what: string): Generator<number> {
+  for (let round = 0; round < MOST_ROUNDS; round++) yield round
+  throw new Error(`went round in vain: ${what}`)
+}
+
 /** Polls until `check` gives something; a condition that never comes is named in the error. */
 export async function until<T>(
   what: string,
