@@ -9,6 +9,7 @@ import { openSession } from '../test/support/node.ts'
 import { selfSigned } from '../test/transport/certificate.ts'
 import type { App } from './access/app.ts'
 import type { Load, Page } from './access/load.ts'
+import type { Plain } from './access/plain.ts'
 import { startNginx, type Nginx } from './access/nginx.ts'
 import { DEVICE, SINK, startSite, type AccessSite } from './access/site.ts'
 import type { Bench, Row, RunOptions } from './row.ts'
@@ -29,11 +30,18 @@ interface Size {
   readonly trips: number
 }
 
+/** Two proxies of Node's own, one behind the other: no policy, no tunnel. */
+interface PlainPair {
+  readonly port: number
+  readonly near: number
+}
+
 interface Ground {
   readonly site: AccessSite
   readonly load: Remote<Load>
   readonly app: Remote<App>
   readonly size: Size
+  readonly plain: PlainPair
 }
 
 const program = (name: string) => join(import.meta.dirname, 'access', name)
@@ -59,10 +67,15 @@ async function measured(directory: string, size: Size, only: readonly string[]):
   const wanted = (part: string) => only.length === 0 || only.includes(part)
   await using app = new Remote<App>(program('app.ts'))
   await using load = new Remote<Load>(program('load.ts'))
+  await using near = new Remote<Plain>(program('plain.ts'))
+  await using far = new Remote<Plain>(program('plain.ts'))
   const certificate = await selfSigned()
   const ports = await app.call('listen', certificate)
+  const behind = await far.call('listen', { ...certificate, next: `http://127.0.0.1:${ports.app}` })
+  const next = `https://127.0.0.1:${behind}`
+  const plain = { port: await near.call('listen', { ...certificate, next }), near: near.pid }
   await using site = await startSite(directory, ports)
-  const ground = { site, load, app, size }
+  const ground = { site, load, app, size, plain }
   const opens = wanted('opens') ? await openRows(ground) : []
   let nginx: Nginx | string
   try {
@@ -187,11 +200,15 @@ async function web({ load, size }: Ground, { page, near, both }: WebPath): Promi
   }
 }
 
-/** Requests per CPU-second of the gateway where each is for another page: none has an answer of another one. */
-async function fresh({ load, size }: Ground, { page, near }: WebPath): Promise<number> {
+/** Requests per CPU-second in the gateway's place. `fresh`: each is for another page, so none has an answer of another one. */
+async function perCpu(
+  { load, size }: Ground,
+  { page, near }: Pick<WebPath, 'page' | 'near'>,
+  fresh: boolean,
+): Promise<number> {
   const before = total(near)
   const { seconds } = size
-  const asked = { page, connections: CONNECTIONS, seconds, fresh: true }
+  const asked = { page, connections: CONNECTIONS, seconds, fresh }
   return (await load.call('requests', asked)) / (total(near) - before)
 }
 
@@ -203,8 +220,12 @@ async function webRows(
   ca: string,
   port: number,
 ): Promise<Row[]> {
-  const { site, size } = ground
+  const { site, size, plain } = ground
   const bare = { servername: null, headers: {} }
+  const node = {
+    page: { ...bare, url: `https://127.0.0.1:${plain.port}/`, ca },
+    near: [plain.near],
+  }
   const ours: WebPath = {
     page: site.page,
     near: [site.gateway.pid],
@@ -228,6 +249,7 @@ async function webRows(
     direct: [] as Web[],
     theirs: [] as Web[],
     fresh: [] as number[],
+    node: [] as number[],
   }
   for (let round = -1; round < size.rounds; round++) {
     const web_ = {
@@ -235,9 +257,11 @@ async function webRows(
       theirs: theirs && (await web(ground, theirs)),
       ours: await web(ground, ours),
     }
-    const each = await fresh(ground, ours)
+    const each = await perCpu(ground, ours, true)
+    const bareNode = await perCpu(ground, node, false)
     if (round < 0) continue
     seen.fresh.push(each)
+    seen.node.push(bareNode)
     seen.direct.push(web_.direct)
     if (web_.theirs) seen.theirs.push(web_.theirs)
     seen.ours.push(web_.ours)
@@ -251,12 +275,14 @@ function rowsOf(
     direct,
     theirs,
     fresh: each,
-  }: Record<'ours' | 'direct' | 'theirs', readonly Web[]> & { readonly fresh: readonly number[] },
+    node,
+  }: Record<'ours' | 'direct' | 'theirs', readonly Web[]> &
+    Record<'fresh' | 'node', readonly number[]>,
   why: string,
 ): Row[] {
   const of = (list: readonly Web[], figure: keyof Web) => list.map((one) => one[figure])
-  const mid = (list: readonly Web[], figure: keyof Web) =>
-    list.length === 0 ? '-' : median(of(list, figure)).toPrecision(3)
+  const said = (list: readonly number[]) => (list.length === 0 ? '-' : median(list).toPrecision(3))
+  const mid = (list: readonly Web[], figure: keyof Web) => said(of(list, figure))
   const added =
     theirs.length === 0 ? '-' : (median(of(theirs, 'p50')) - median(of(direct, 'p50'))).toFixed(2)
   return [
@@ -271,9 +297,27 @@ function rowsOf(
     ),
     row(
       {
+        metric: 'rps_per_cpu_node_vs_nginx',
+        unit: 'x',
+        reference: `plain Node proxy TLS to TLS, node:https before undici, no session and no policy (${said(node)}), over the same nginx: what Node itself leaves room for`,
+      },
+      ratios(node, of(theirs, 'perCpu')),
+      why,
+    ),
+    row(
+      {
+        metric: 'rps_per_cpu_vs_node',
+        unit: 'x',
+        reference: 'requests per CPU-second of the gateway over the plain Node proxy in its place',
+      },
+      ratios(of(ours, 'perCpu'), node),
+      '',
+    ),
+    row(
+      {
         metric: 'rps_per_cpu_fresh_vs_nginx',
         unit: 'x',
-        reference: `the same where every request is for another page, so that each is decided and logged by itself (${each.length === 0 ? '-' : median(each).toPrecision(3)})`,
+        reference: `the same where every request is for another page, so that each is decided and logged by itself (${said(each)})`,
       },
       ratios(each, of(theirs, 'perCpu')),
       why,
