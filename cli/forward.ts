@@ -120,7 +120,7 @@ export async function openForward(options: ForwardOptions): Promise<Forward> {
     await forwarding.watch()
     if (options.listen !== undefined) await forwarding.listen(options.listen)
   } catch (error) {
-    tunnel.close('client.done')
+    await forwarding.close()
     throw error
   }
   return forwarding

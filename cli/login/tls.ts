@@ -2,6 +2,7 @@
 import type { CustomFetch } from 'openid-client'
 import { Agent, buildConnector, fetch } from 'undici'
 import { dialTcp, proxyOut } from '../dial.ts'
+import { VERSION } from '../version.ts'
 
 const TIMEOUT_MS = 15_000
 
@@ -27,7 +28,8 @@ export function openPinnedHttp(anchor: string, answerMax = 1_048_576): PinnedHtt
     async fetch(url, { body, headers, method, signal }) {
       const response = await fetch(url, {
         method,
-        headers,
+        // A person reads this name where the gateway asks whether it was they who started the sign-in.
+        headers: { ...headers, 'user-agent': `sallyport/${VERSION}` },
         redirect: 'error',
         dispatcher: agent,
         ...(typeof body === 'string' || body instanceof URLSearchParams ? { body } : {}),

@@ -315,15 +315,17 @@ test.for([
 
 test('a port that is taken is told with the way on', async () => {
   await using first = await open()
+  const told: News[] = []
   const second = openForward({
     gateway: { host: 'localhost', port: gateway.port },
     anchor: gateway.anchor,
     session: { id: `s_${'0'.repeat(26)}`, secret, remaining_ms: 60_000 },
     listen: { host: '127.0.0.1', port: first.port },
     instance: 'test',
-    news: () => {},
+    news: (one) => told.push(one),
   })
   await expect(second).rejects.toMatchObject({ code: 'listen.failed', next: /--listen/ })
+  expect(told, 'an end that nobody else made is not announced').toEqual([])
 })
 
 const { makeRoot } = await import('../demo/certificates.ts')

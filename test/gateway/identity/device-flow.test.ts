@@ -14,6 +14,7 @@ import {
   removeCredentials,
   saveCredentials,
 } from '../../../cli/login/index.ts'
+import { VERSION } from '../../../cli/version.ts'
 import { approveDevice, openBrowser, type Browser, type Page } from '../../support/browser.ts'
 import {
   addVendor,
@@ -104,6 +105,17 @@ describe('device flow', () => {
       },
     ])
     expect(house.failures).toEqual([])
+  })
+
+  test('the page that shows the code names the program that the person started, not a library of it', async () => {
+    let shown = ''
+    await attempt(async (url, browser) => {
+      const code = await browser.open(url)
+      const asked = await browser.submit(code, 'Continue')
+      shown = asked.text
+      return browser.submit(asked, 'No, refuse it')
+    })
+    expect(shown).toContain(`<dd>sallyport/${VERSION}</dd>`)
   })
 
   test('wrong password: no login, the page says so, the log says why', async () => {
