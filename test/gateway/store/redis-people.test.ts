@@ -197,7 +197,8 @@ describe.skipIf(!haveRedis)('two gateways on one redis-server', () => {
 
   test('whose proof too few replicas have take it once between them', async () => {
     const part = `people-${++count}`
-    const open = async () => await RedisConnection.open({ ...server.place, replicas: 1 }, part, 2000)
+    const open = async () =>
+      await RedisConnection.open({ ...server.place, replicas: 1 }, part, 2000)
     const both = [await open(), await open()]
     onTestFinished(async () => {
       for (const redis of both) await redis[Symbol.asyncDispose]()
