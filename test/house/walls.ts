@@ -91,7 +91,8 @@ const ROOT_FILES = ['vitest.config.ts', 'vitest.systemd.config.ts']
 /** The files of a room without `env` that read the environment: settings, and where a compiler may lie. */
 const ENV_FILES = ['gateway/config.ts', 'policy/toolchain/opa.ts']
 /** Default exports that a tool demands. */
-const DEFAULT_FILES = [...ROOT_FILES, 'test/support/tally.ts', 'test/support/knip-count.mjs']
+const REPORTERS = ['test/support/stuck.ts', 'test/support/tally.ts']
+const DEFAULT_FILES = [...ROOT_FILES, ...REPORTERS, 'test/support/knip-count.mjs']
 
 /** The names a package.json gives: what may be imported, and where the doors are. */
 export interface House {
