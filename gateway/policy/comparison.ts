@@ -206,7 +206,9 @@ export function openComparison(
   return new PolicyComparison({
     policies,
     own: () => policyOf(service, place),
-    fall: (digest, reason) => service.fall(digest, reason),
+    fall(digest, reason) {
+      service.fall(digest, reason).catch((error: unknown) => report(error, 'the end of a canary'))
+    },
     log,
     boundMs: (settings?.differ_s ?? DIFFER_S) * 1000,
     now,
