@@ -57,6 +57,8 @@ export class PolicyComparison implements AsyncDisposable {
   readonly #of: ComparisonRoom
   readonly #rounds: Rounds
   #others: readonly GatewayPolicy[] = []
+  /** When looks began to work again, monotonic, after some that did not: since then others have had time to be heard. */
+  #hearing: number | undefined
   /** Of the last look that worked: monotonic, and epoch seconds. */
   #seen: { readonly at: number; readonly date: number } | undefined
   #said: { readonly text: string; readonly at: number } | undefined
@@ -77,15 +79,20 @@ export class PolicyComparison implements AsyncDisposable {
   async look(): Promise<void> {
     const { policies, monotonic, now, boundMs } = this.#of
     await this.#tried('what this gateway decides by is not told to the others', () => this.#say())
-    await this.#tried('what the other gateways decide by is not known', async () => {
+    const heard = await this.#tried('what the other gateways decide by is not known', async () => {
       const { gateway } = this.#of.own()
       this.#others = (await policies.list()).filter((row) => row.gateway !== gateway).slice(0, MOST)
       this.#seen = { at: monotonic(), date: Math.floor(now() / 1000) }
+      this.#hearing ??= this.#seen.at
     })
-    if (this.#blind()) return
+    // Of a store that does not answer nothing is concluded.
+    if (!heard) this.#hearing = undefined
+    if (this.#hearing === undefined) return
     this.#follow()
     const rows = beside(this.#of.own(), this.#others)
     const { difference, news } = followed(this.#difference, rows, monotonic(), boundMs)
+    // What they said was over while nobody could say it again: who is not heard of yet does not decide alike.
+    if (difference === undefined && monotonic() - this.#hearing < HEARD_MS) return
     await this.#tried('whether the gateways decide alike could not be recorded', async () => {
       // What is not in the log has not been told: it is tried again at the next look.
       if (news !== null) await this.#of.log.append(eventOf(news, rows))
@@ -138,20 +145,23 @@ export class PolicyComparison implements AsyncDisposable {
       this.#of.fall(row.verdict.digest, `gateway ${row.gateway}: ${row.verdict.reason}`)
     }
     // Of gateways that are heard of no more the oldest go.
+    const heard = new Set(this.#others.map(({ gateway }) => gateway))
     for (const name of this.#verdicts.keys()) {
       if (this.#verdicts.size <= 2 * MOST) break
-      this.#verdicts.delete(name)
+      if (!heard.has(name)) this.#verdicts.delete(name)
     }
   }
 
-  /** Each kind of failure is said once, until it works again. */
-  async #tried(what: string, work: () => Promise<void>): Promise<void> {
+  /** Whether it worked. Each kind of failure is said once, until it works again. */
+  async #tried(what: string, work: () => Promise<void>): Promise<boolean> {
     try {
       await work()
       this.#failing.delete(what)
+      return true
     } catch (error) {
       if (!this.#failing.has(what) && !this.#rounds.over) this.#of.report(error, what)
       this.#failing.add(what)
+      return false
     }
   }
 
@@ -196,7 +206,9 @@ export function openComparison(
   return new PolicyComparison({
     policies,
     own: () => policyOf(service, place),
-    fall: (digest, reason) => service.fall(digest, reason),
+    fall(digest, reason) {
+      service.fall(digest, reason).catch((error: unknown) => report(error, 'the end of a canary'))
+    },
     log,
     boundMs: (settings?.differ_s ?? DIFFER_S) * 1000,
     now,
@@ -211,11 +223,15 @@ const MAX_TOLD = 32
 function eventOf(news: 'differ' | 'alike', rows: readonly GatewayPolicy[]): EventInput {
   const differ = news === 'differ'
   const told = rows.slice(0, MAX_TOLD)
+  const over =
+    rows.length > 1
+      ? 'the gateways decide by one policy again'
+      : 'no gateway that decides by another policy is heard of any more'
   return {
     code: 'finding.policy',
     message: differ
       ? `gateways decide by different policies: ${sideBySide(told)}`
-      : `the gateways decide by one policy again: ${sideBySide(told)}`,
+      : `${over}: ${sideBySide(told)}`,
     status: differ ? 'failure' : 'success',
     data: {
       finding: differ ? 'policy.differ' : 'policy.alike',

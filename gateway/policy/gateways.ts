@@ -64,7 +64,7 @@ export function sideBySide(rows: readonly GatewayPolicy[]): string {
     .join(', ')
 }
 
-/** What to do where they differ: the newest is what the others are to come to, each in its own way. Null where they do not. */
+/** What to do where they differ: the newest is what the others are to come to, each in its own way, or what its own are to leave. Null where they do not. */
 export function nextStepOf(rows: readonly GatewayPolicy[]): string | null {
   if (!differ(rows)) return null
   const newest = rows.reduce((one, other) => ((other.seq ?? -1) > (one.seq ?? -1) ? other : one))
@@ -72,19 +72,22 @@ export function nextStepOf(rows: readonly GatewayPolicy[]): string | null {
   const named = (some: readonly GatewayPolicy[]) => some.map(({ gateway }) => gateway).join(', ')
   const sourced = behind.filter(({ by_itself: itself }) => itself)
   const byHand = behind.filter(({ by_itself: itself }) => !itself)
-  const steps = [
+  const revision = newest.revision ?? 'a policy'
+  const holders = rows.filter(({ bundle_digest: digest }) => digest === newest.bundle_digest)
+  return [
     ...(byHand.length === 0
       ? []
       : [
-          `push ${newest.revision ?? 'a policy'} to ${named(byHand)} and activate it there, each as docs/several-gateways.md says under "One certain gateway"`,
+          `push ${revision} to ${named(byHand)} and activate it there, each as docs/several-gateways.md says under "One certain gateway"`,
         ]),
     ...(sourced.length === 0
       ? []
       : [
           `${named(sourced)} takes bundles from its source by itself: sallyport policy status there says how that fares`,
         ]),
-  ]
-  return steps.join('; ')
+    // Which way somebody is on, the numbers do not say.
+    `or, where ${revision} is being given up: sallyport policy rollback at ${named(holders)}`,
+  ].join('; ')
 }
 
 /** Who a canary has been taken off trial by, and when: the same verdict is one. */

@@ -304,9 +304,10 @@ export class PolicyService implements Disposable {
     return this.#trials.verdict
   }
 
-  /** A canary of this bundle ended by itself at another gateway: one that runs here ends at once. */
-  fall(digest: string, reason: string): void {
+  /** A canary of this bundle ended by itself at another gateway: one that runs here ends at once, one that is being begun then. */
+  async fall(digest: string, reason: string): Promise<void> {
     this.#trials.fall(digest, reason)
+    await this.#turns.alone(async () => this.#trials.fall(digest, reason))
   }
 
   /** Ends the trial, if one runs; sessions that a canary let in are decided again. */

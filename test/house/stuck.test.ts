@@ -8,7 +8,7 @@ import { expect, test } from 'vitest'
 const root = join(import.meta.dirname, '../..')
 
 /** The reporter with its patience cut to seconds. */
-const hasty = { lookMs: 200, childrenMs: 6_000, workerMs: 12_000 }
+const hasty = { lookMs: 200, childrenMs: 10_000, workerMs: 20_000, lateMs: 1_000 }
 const at = (name: string) => join(root, 'test/support', name)
 const config = `export default {
   test: {
@@ -65,8 +65,16 @@ test('an endless loop is named with where it is, and its worker goes', async () 
   expect([status, last]).toEqual([1, '1 passed, 2 failed'])
 })
 
+test('a row with a limit of its own may be silent for as long as that', async () => {
+  const { status, stdout, last } = await run(
+    `test('long', { timeout: 60_000 }, () => { if (spawnSync('sleep', ['15']).status !== 0) throw new Error('ended') })`,
+  )
+  expect(stdout).not.toMatch(/^stuck: /m)
+  expect([status, last]).toEqual([0, '2 passed, 0 failed'])
+})
+
 test('files that wait for a worker are not silent', async () => {
-  const waits = `test('slow', () => { spawnSync('sleep', ['2']) })`
+  const waits = `test('slow', () => { spawnSync('sleep', ['3']) })`
   const { status, stdout, last } = await run(waits, ['c', 'd', 'e', 'f'])
   expect(stdout).not.toMatch(/^stuck: /m)
   expect([status, last]).toEqual([0, '6 passed, 0 failed'])

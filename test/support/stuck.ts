@@ -1,8 +1,9 @@
 /**
  * Ends what would never end, and says what it was. A test's own limit is kept by its worker's event loop: a synchronous
  * child that never returns, an endless loop or an import that waits passes over it, and the whole run waits for ever.
- * A file that has told nothing for six minutes has its worker's processes shown, with what each of them waits for, and
- * the worker's children killed, so that the call that waited for one of them fails by name; two minutes later the worker goes.
+ * A file that has told nothing for six minutes, or for as long as one of its rows may take, has its worker's processes shown, with
+ * what each of them waits for, and the worker's children killed, so that the call that waited for one of them fails by name; two
+ * minutes later the worker goes.
  */
 import { readdirSync, readFileSync } from 'node:fs'
 import type { ReportedHookContext, Reporter, TestCase, TestModule } from 'vitest/node'
@@ -12,14 +13,24 @@ interface Limits {
   /** How long a file may tell nothing before its worker's children are ended, and then the worker. */
   readonly childrenMs: number
   readonly workerMs: number
+  /** How long a row may go on past a limit of its own, to clean up. */
+  readonly lateMs: number
 }
 
-/** Above what any hook, and any test, may take (vitest.config.ts). */
-const LIMITS: Limits = { lookMs: 15_000, childrenMs: 360_000, workerMs: 480_000 }
+/** Above what any hook, and any test without a limit of its own, may take (vitest.config.ts). */
+const LIMITS: Limits = { lookMs: 15_000, childrenMs: 360_000, workerMs: 480_000, lateMs: 60_000 }
+
+/** From a worker's start to its first file, at most: an older one is another file's. */
+const STARTUP_MS = 60_000
 
 interface Seen {
-  atMs: number
-  doing: string
+  readonly queuedMs: number
+  /** The longest that a row of it may take: of one that waits in a call it is not heard that it began. */
+  readonly mayMs: number
+  readonly atMs: number
+  readonly doing: string
+  /** For how long it was looked at and told nothing: time in which nobody could run is not silence. */
+  silentMs: number
   shown: boolean
 }
 
@@ -27,6 +38,7 @@ export default class Stuck implements Reporter {
   readonly #running = new Map<string, Seen>()
   readonly #limits: Limits
   readonly #timer: NodeJS.Timeout
+  #lookedMs = performance.now()
 
   /** What the configuration gives beside the reporter's name. */
   constructor(limits: Partial<Limits> = {}) {
@@ -38,7 +50,8 @@ export default class Stuck implements Reporter {
     this.#sign(module, 'its import began')
   }
   onTestModuleStart(module: TestModule): void {
-    this.#sign(module, 'its rows began')
+    const limits = [...module.children.allTests()].map(({ options }) => options.timeout ?? 0)
+    this.#sign(module, 'its rows began', Math.max(0, ...limits))
   }
   onTestCaseReady(test: TestCase): void {
     this.#sign(test.module, `${test.fullName} began`)
@@ -56,26 +69,38 @@ export default class Stuck implements Reporter {
     clearInterval(this.#timer)
   }
 
-  #sign(module: TestModule, doing: string): void {
-    this.#running.set(module.relativeModuleId, { atMs: performance.now(), doing, shown: false })
+  #sign(module: TestModule, doing: string, mayMs = 0): void {
+    const file = module.relativeModuleId
+    const atMs = performance.now()
+    const before = this.#running.get(file)
+    this.#running.set(file, {
+      queuedMs: before?.queuedMs ?? atMs,
+      mayMs: Math.max(before?.mayMs ?? 0, mayMs),
+      atMs,
+      doing,
+      silentMs: 0,
+      shown: false,
+    })
   }
 
   #look(): void {
-    const { childrenMs, workerMs } = this.#limits
+    const { lookMs, childrenMs, workerMs, lateMs } = this.#limits
+    const now = performance.now()
+    // A machine that stood still did so for the workers too.
+    const passedMs = Math.min(now - this.#lookedMs, 2 * lookMs)
+    this.#lookedMs = now
     for (const [file, seen] of this.#running) {
-      const silentMs = performance.now() - seen.atMs
-      if (silentMs < childrenMs) continue
-      // A worker younger than the silence belongs to another file.
-      const workers = processes(process.pid).filter(
-        ({ parent, ageMs }) => parent === process.pid && ageMs >= silentMs,
-      )
+      seen.silentMs += passedMs
+      const patienceMs = Math.max(childrenMs, seen.mayMs + lateMs)
+      if (seen.silentMs < patienceMs) continue
+      const workers = workersOf(seen, now)
       if (!seen.shown) {
         seen.shown = true
         console.log(
-          `stuck: ${file}, silent for ${Math.round(silentMs / 1_000)} s since ${seen.doing}`,
+          `stuck: ${file}, silent for ${Math.round(seen.silentMs / 1_000)} s since ${seen.doing}`,
         )
         for (const worker of workers) void free(worker)
-      } else if (silentMs >= workerMs) {
+      } else if (seen.silentMs >= patienceMs + workerMs - childrenMs) {
         for (const { pid } of workers) end(pid)
         // Whatever vitest makes of that: this one has been dealt with.
         this.#running.delete(file)
@@ -90,6 +115,17 @@ export default class Stuck implements Reporter {
     console.log('stuck: no worker is left')
     process.exit(1)
   }
+}
+
+/**
+ * The workers that may be the file's: one younger than the silence belongs to another, and so does one that was there long before
+ * the file, unless there is no other.
+ */
+function workersOf({ atMs, queuedMs }: Seen, now: number): readonly Process[] {
+  const all = processes(process.pid).filter(({ parent }) => parent === process.pid)
+  const old = all.filter(({ ageMs }) => ageMs >= now - atMs)
+  const own = old.filter(({ ageMs }) => ageMs <= now - queuedMs + STARTUP_MS)
+  return own.length > 0 ? own : old
 }
 
 /** Shows what a worker does, and ends its children, whom a call of it may wait for. */

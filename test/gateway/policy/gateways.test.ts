@@ -52,11 +52,19 @@ test('two archives of one revision are told apart by what they begin with', () =
   )
 })
 
-test('the next step brings the newest to the others, by hand or by their own source', () => {
+test('the next step brings the newest to the others, by hand or by their own source, or gives it up', () => {
+  const givenUp = '; or, where site-b is being given up: sallyport policy rollback at gw2'
+  const steps = (...rows: readonly GatewayPolicy[]) => nextStepOf(rows)?.split(givenUp)
   expect(nextStepOf([gw1, gw2])).toBeNull()
-  expect(nextStepOf([gw1, ahead])).toMatch(/^push site-b to gw1 and activate it there[^;]*$/)
+  expect(steps(gw1, ahead)).toEqual([
+    expect.stringMatching(/^push site-b to gw1 and activate it there[^;]*$/),
+    '',
+  ])
   const sourced = { ...gw1, by_itself: true }
-  expect(nextStepOf([sourced, ahead])).toMatch(/^gw1 takes bundles from its source[^;]*$/)
+  expect(steps(sourced, ahead)).toEqual([
+    expect.stringMatching(/^gw1 takes bundles from its source[^;]*$/),
+    '',
+  ])
   const third = policyOfGateway('gw3', nothing)
   expect(nextStepOf([sourced, ahead, third])).toMatch(/^push site-b to gw3 .*; gw1 takes/)
 })
@@ -173,7 +181,40 @@ test('of a store that does not answer nothing is concluded: others are unknown, 
   state.others = [gw2]
   await look(90_000)
   expect(comparison.shown().state).toBe('alike')
+  await look(105_000)
   expect(events).toHaveLength(2)
+})
+
+test('who could not say it again while the store was away does not decide alike', async () => {
+  const { state, events, comparison, look } = await comparing()
+  state.others = [ahead]
+  for (const at of [2_000, 62_000]) await look(at)
+  state.away = true
+  for (const at of [64_000, 80_000]) await look(at)
+  state.away = false
+  state.others = []
+  for (const at of [82_000, 96_999]) await look(at)
+  expect(events).toHaveLength(1)
+  state.others = [ahead]
+  await look(97_000)
+  expect(comparison.health()).toMatchObject({ state: 'differ', differ_s: 95, told: true })
+  state.others = []
+  await look(99_000)
+  expect(events.map(({ message }) => message)).toEqual([
+    'gateways decide by different policies: gw1 site-a, gw2 site-b',
+    'no gateway that decides by another policy is heard of any more: gw1 site-a',
+  ])
+})
+
+test('a change here while the store is away ends no difference: nobody knows what the others did meanwhile', async () => {
+  let own = gw1
+  const { state, events, look } = await comparing({ own: () => own })
+  state.others = [ahead]
+  for (const at of [2_000, 62_000]) await look(at)
+  state.away = true
+  own = { ...gw1, ...other('b', 2) }
+  await look(64_000)
+  expect(events).toHaveLength(1)
 })
 
 test('a gateway that has not looked yet knows of no other', async () => {
@@ -216,4 +257,15 @@ test('a verdict on a canary is followed once, and another one by the same gatewa
   state.others = [verdict(2)]
   await look(10_000)
   expect(fallen).toHaveLength(2)
+  // Many that come and go make nobody forget one that is heard of.
+  for (let many = 0; many < 4; many++) {
+    const gone = Array.from({ length: 60 }, (_, at) => ({
+      ...verdict(1),
+      gateway: `gw-${many}-${at}`,
+    }))
+    state.others = [verdict(2), ...gone]
+    await look(12_000 + many * 2_000)
+  }
+  await look(30_000)
+  expect(fallen).toHaveLength(2 + 4 * 60)
 })

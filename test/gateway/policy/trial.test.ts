@@ -161,24 +161,37 @@ test('a canary that ends by itself leaves a verdict; one that people end, and a 
 test('a verdict of elsewhere ends the canary of that bundle, is logged, and decides again what it let in', async () => {
   const { service, decisions, withdraw, digest, trying, rolled } = await serving()
   await trying('canary')
-  service.fall('0'.repeat(64), 'of another bundle')
+  await service.fall('0'.repeat(64), 'of another bundle')
   expect(service.trial()?.status.state).toBe('running')
-  service.fall(digest, 'gateway gw2: too many')
+  const fallen = service.fall(digest, 'gateway gw2: too many')
   expect(service.trial()?.status).toMatchObject({ state: 'ended', reason: 'gateway gw2: too many' })
   expect(decisions.trial).toBeUndefined()
+  await fallen
   await until('sessions are decided again', () => withdraw.mock.calls.length > 0)
   expect(rolled().map(({ message }) => message)).toEqual([
     expect.stringMatching(/taken off trial: gateway gw2: too many$/),
   ])
   // It is theirs, and not said again by this one; and what has ended does not end twice.
   expect(service.verdict()).toBeNull()
-  service.fall(digest, 'again')
+  await service.fall(digest, 'again')
   expect(service.trial()?.status.reason).toBe('gateway gw2: too many')
 })
 
 test('a verdict of elsewhere leaves a shadow alone: it harms nobody', async () => {
   const { service, digest, trying, rolled } = await serving()
   await trying('shadow')
-  service.fall(digest, 'gateway gw2: too many')
+  await service.fall(digest, 'gateway gw2: too many')
   expect([service.trial()?.status.state, rolled()]).toEqual(['running', []])
+})
+
+test('a verdict of elsewhere that comes while a canary is being begun ends that one', async () => {
+  let during: Promise<void> | undefined
+  const { service, digest, trying, rolled } = await serving(({ message }) => {
+    if (message.includes('on trial as canary'))
+      during = service.fall(digest, 'gateway gw2: too many')
+  })
+  await trying('canary')
+  await during
+  expect(service.trial()?.status).toMatchObject({ state: 'ended', reason: 'gateway gw2: too many' })
+  await until('it is told', () => rolled().length === 1)
 })
