@@ -220,17 +220,37 @@ describe('a session through a local port', () => {
     })
     expect(ran.out + ran.err).not.toContain(opened.secret)
   })
-  test('a session that cannot be used is given back', async () => {
+  test('a port that is taken opens no session: it would count from here on', async () => {
     gateway.answer('POST /api/v1/sessions', { status: 201, body: opened })
-    const ran = await run(
-      gateway.home,
-      'connect',
-      'press-07/plc',
-      '--listen',
-      `127.0.0.1:${gateway.port}`,
-    )
+    const before = gateway.calls.length
+    const taken = `tcp:127.0.0.1:${gateway.port}`
+    const ran = await run(gateway.home, 'connect', 'press-07/plc', '--listen', taken)
     expect(ran.code).toBe(1)
     expect(ran.err).toContain('listen.failed')
+    expect(ran.err).toContain('choose another port with --listen')
+    expect(gateway.calls.slice(before).map(({ path }) => path)).not.toContain('/api/v1/sessions')
+  })
+  test('a port that is taken by one transport is asked for by the other alone, and told as taken', async () => {
+    const notUdp = {
+      type: 'about:blank',
+      title: 'The process is not used like this',
+      status: 409,
+      code: 'process.kind',
+      detail: 'press-07/plc is reached by tcp, and its kind is modbus',
+      request_id: 'r_1',
+    }
+    gateway.answer('POST /api/v1/sessions', { status: 409, body: notUdp })
+    const taken = `127.0.0.1:${gateway.port}`
+    const ran = await run(gateway.home, 'connect', 'press-07/plc', '--listen', taken)
+    expect(gateway.calls.at(-1)?.body).toMatchObject({ uses: ['udp'] })
+    expect([ran.code, ran.err]).toEqual([1, expect.stringContaining('listen.failed')])
+  })
+  test('a session that cannot be used is given back', async () => {
+    gateway.answer('POST /api/v1/sessions', { status: 201, body: opened })
+    gateway.refuseTunnel('session.unknown')
+    const ran = await run(gateway.home, ...connect)
+    expect(ran.code).toBe(6)
+    expect(ran.err).toContain('session.unknown')
     expect(gateway.calls.at(-1)).toMatchObject({
       method: 'POST',
       path: `/api/v1/sessions/${S}/end`,
