@@ -158,6 +158,40 @@ describe('what a command asks for', () => {
     expect((await run(gateway.home, 'approve', G)).code).toBe(0)
     expect(gateway.calls.at(-1)?.body).toEqual({ hash: grant.hash })
   })
+  test('an approval by passkey waits no longer than the grant does', async () => {
+    const until = Math.floor(Date.now() / 1000) + 300
+    const states = ['requested', 'rejected']
+    const me = {
+      id: 'https://localhost/oidc|2',
+      email: null,
+      party: 'staff',
+      vendor: null,
+      roles: [],
+      groups: [],
+      methods: [],
+      authenticated_at: 1,
+    }
+    const passkey = {
+      id: 'k',
+      name: 'k',
+      alg: 'ES256',
+      spki: 'AA',
+      synced: false,
+      created_at: 1,
+      used_at: null,
+    }
+    gateway.answer('GET /api/v1/me', { body: me })
+    gateway.answer('GET /api/v1/passkeys', { body: { items: [passkey] } })
+    gateway.answer(`GET /api/v1/grants/${G}`, () => ({
+      body: { ...grant, state: states.shift() ?? 'rejected' },
+    }))
+    gateway.answer(`POST /api/v1/grants/${G}/approval`, {
+      status: 201,
+      body: { secret: 'x'.repeat(43), url: 'https://gate/x', expires_at: until, options: {} },
+    })
+    const ran = await run(gateway.home, 'approve', G)
+    expect([ran.code, ran.err]).toEqual([1, expect.stringContaining('grant.state')])
+  })
   test('every call carries a token bound to a key', async () => {
     gateway.answer('GET /api/v1/grants', { body: { items: [grant] } })
     await run(gateway.home, 'grants')
