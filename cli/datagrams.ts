@@ -2,13 +2,10 @@
  * A local UDP port of a session: each program that sends to it has a stream of its own, for as long as
  * something passes. Boundaries are kept; what cannot go on at once is dropped, as UDP does.
  */
-import { createSocket, type RemoteInfo, type Socket } from 'node:dgram'
-import { once } from 'node:events'
+import type { RemoteInfo, Socket } from 'node:dgram'
 import { systemClock, type Clock, type CloseReason, type TunnelStream } from '#tunnel'
 
 export interface DatagramPortOptions {
-  readonly host: string
-  readonly port: number
   /** A stream of kind udp; rejects with why there is none. */
   readonly open: (signal: AbortSignal) => Promise<TunnelStream>
   readonly opened: (from: string, stream: TunnelStream) => void
@@ -47,22 +44,14 @@ export class DatagramPort {
   readonly #peers = new Map<string, Peer>()
   #closed = false
 
-  constructor(options: DatagramPortOptions) {
+  /** `socket` is bound, and belongs to this port from now on. */
+  constructor(socket: Socket, options: DatagramPortOptions) {
     this.#options = options
     this.#clock = options.clock ?? systemClock
-    this.#socket = createSocket(options.host.includes(':') ? 'udp6' : 'udp4')
-    this.#socket.on('message', (datagram, from) => this.#take(datagram, from))
-  }
-
-  /** Rejects as the socket does; resolves with the port. */
-  async listen(): Promise<number> {
-    const { host, port } = this.#options
-    const bound = once(this.#socket, 'listening')
-    this.#socket.bind({ address: host, port, exclusive: true })
-    await bound
+    this.#socket = socket
     // A program that is gone is told to whoever sends to it next; that is no failure of the port.
-    this.#socket.on('error', () => {})
-    return this.#socket.address().port
+    socket.on('error', () => {})
+    socket.on('message', (datagram, from) => this.#take(datagram, from))
   }
 
   close(): void {

@@ -5,8 +5,7 @@
  * how it is printed. Wire: docs/protocol.md; proof per stream: HMAC over the tunnel's TLS exporter.
  */
 import { createHmac } from 'node:crypto'
-import { once } from 'node:events'
-import { createServer, type Server, type Socket } from 'node:net'
+import type { Socket } from 'node:net'
 import {
   flush,
   readInto,
@@ -22,6 +21,7 @@ import { DatagramPort } from './datagrams.ts'
 import { Countdown } from './countdown.ts'
 import { CliError } from './exit.ts'
 import { dialGateway, shakeHands, type GatewayPlace } from './gateway-tunnel.ts'
+import type { LocalPort } from './local-port.ts'
 import { Pace, turn } from './pace.ts'
 import {
   programEnd,
@@ -42,8 +42,8 @@ export interface ForwardOptions {
   readonly session: { readonly id: string; readonly secret: string; readonly remaining_ms: number }
   /** What carries the connections of the session; default tcp. Of udp the local port is one too. */
   readonly kind?: 'tcp' | 'udp' | 'spawn'
-  /** The local port; absent where none is wanted, but `carry`. */
-  readonly listen?: { readonly host: string; readonly port: number }
+  /** The local port, held since before the session; absent where none is wanted, but `carry`. */
+  readonly listen?: LocalPort
   /** This run's name in HELLO. */
   readonly instance: string
   readonly news: (news: News) => void
@@ -105,8 +105,8 @@ export interface Forward {
 }
 
 /**
- * Dials, proves itself, listens where a port is wanted. Resolves when it can be used.
- * Throws CliError `gateway.unreachable`, `gateway.untrusted`, `listen.failed`, `tunnel.refused`.
+ * Dials, proves itself, then serves the port where one is wanted: nobody who waits at it is heard before. Resolves when
+ * it can be used. Throws CliError `gateway.unreachable`, `gateway.untrusted`, `listen.failed`, `tunnel.refused`.
  */
 export async function openForward(options: ForwardOptions): Promise<Forward> {
   const socket = await dialGateway(options.gateway, options.anchor)
@@ -118,7 +118,7 @@ export async function openForward(options: ForwardOptions): Promise<Forward> {
   const forwarding = new Forwarding(tunnel, metadata, options)
   try {
     await forwarding.watch()
-    if (options.listen !== undefined) await forwarding.listen(options.listen)
+    if (options.listen !== undefined) forwarding.serve(options.listen)
   } catch (error) {
     await forwarding.close()
     throw error
@@ -131,7 +131,6 @@ class Forwarding implements Forward {
   readonly #tunnel: Tunnel
   readonly #metadata: object
   readonly #options: ForwardOptions
-  readonly #server: Server
   readonly #kind: 'tcp' | 'udp' | 'spawn'
   #datagrams: DatagramPort | undefined
   readonly #local = new Set<Socket>()
@@ -150,11 +149,6 @@ class Forwarding implements Forward {
     this.#metadata = metadata
     this.#options = options
     this.#kind = options.kind ?? 'tcp'
-    // Half-open: a client that has said all it has to say still hears the answer.
-    this.#server = createServer(
-      { allowHalfOpen: true, pauseOnConnect: true, noDelay: true },
-      (socket) => this.#take(socket),
-    )
     this.ended = tunnel.closed.then((closed) => this.#finish(closed))
     const over: Reason = { code: 'window_end', message: 'the time of the session is over' }
     this.#countdown = new Countdown(options.session.remaining_ms, {
@@ -185,35 +179,18 @@ class Forwarding implements Forward {
     }
   }
 
-  async listen({ host, port }: NonNullable<ForwardOptions['listen']>): Promise<void> {
-    let bound: number
-    try {
-      bound = this.#kind === 'udp' ? await this.#bind(host, port) : await this.#serve(host, port)
-    } catch (cause) {
-      const why = cause instanceof Error ? cause.message : String(cause)
-      const next = 'choose another port with --listen, or port 0 for a free one'
-      throw new CliError(
-        `cannot listen on ${host}:${port}`,
-        { code: 'listen.failed', exit: 'failed', why, next },
-        { cause },
-      )
-    }
-    if (this.#over) this.#deaf()
-    this.#options.news({ event: 'listening', host, port: bound })
+  serve(local: LocalPort): void {
+    // Over before it began: the reason is told by `ended`.
+    if (this.#over || this.#ending !== undefined) return
+    const port =
+      this.#kind === 'udp' ? this.#hearDatagrams(local) : local.serveTcp((one) => this.#take(one))
+    this.#options.news({ event: 'listening', host: local.host, port })
   }
 
-  async #serve(host: string, port: number): Promise<number> {
-    this.#server.listen(port, host)
-    await once(this.#server, 'listening')
-    const address = this.#server.address()
-    return typeof address === 'object' && address !== null ? address.port : port
-  }
-
-  async #bind(host: string, port: number): Promise<number> {
+  #hearDatagrams(local: LocalPort): number {
     const { news } = this.#options
-    this.#datagrams = new DatagramPort({
-      host,
-      port,
+    const socket = local.serveUdp()
+    this.#datagrams = new DatagramPort(socket, {
       open: (signal) => this.#stream(signal),
       opened: (from, stream) => {
         stream.onSignal = (payload) => this.#hear(payload)
@@ -222,12 +199,12 @@ class Forwarding implements Forward {
       refused: (from, error) => news({ event: 'refused', from, reason: refusal(error) }),
       closed: (from, stream, closed) => this.#tellClosed(from, stream, closed),
     })
-    return this.#datagrams.listen()
+    return socket.address().port
   }
 
   /** Takes no more connections. */
   #deaf(): void {
-    this.#server.close()
+    this.#options.listen?.close()
     this.#datagrams?.close()
   }
 
@@ -241,7 +218,7 @@ class Forwarding implements Forward {
     if (this.#ending !== undefined) return
     this.#ending = reason
     this.#options.news({ event: 'ending', reason })
-    this.#server.close()
+    this.#options.listen?.close()
     // The gateway cuts the streams itself, each with its reason; what it does not cut ends with the tunnel.
     this.#closing = setTimeout(() => this.#tunnel.close('client.done'), ENDING_MS)
   }

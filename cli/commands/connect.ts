@@ -7,10 +7,11 @@ import type { Api } from '../client.ts'
 import { CliError, Exited, Passed, usage } from '../exit.ts'
 import type { Forward, News } from '../forward.ts'
 import type { ProgramEnd, Reason } from '../reason.ts'
-import { readListen, readProcess, type ListenAddress } from '../input.ts'
+import { readListen, readProcess } from '../input.ts'
+import type { LocalPort } from '../local-port.ts'
 import { explain, note, plain, remaining, say } from '../print.ts'
 import { noticeOf } from '../recorded.ts'
-import { readSshHost } from '../ssh.ts'
+import { readSshHost, type Target } from '../ssh.ts'
 import type { PersonTerminal } from '../terminal.ts'
 import { globalOptions, type GlobalOptions } from './options.ts'
 
@@ -41,14 +42,37 @@ async function connect(place: string, flags: ConnectFlags, command: Command): Pr
     throw usage('--listen and --stdio do not go together', 'choose one of the two')
   const target = readSshHost(place, options.profile) ?? readProcess(place)
   const listen = flags.listen === undefined ? undefined : readListen(flags.listen)
-  const [{ openApi, openSession, Session: record }, { openForward }] = await Promise.all([
+  const { openApi } = await import('../client.ts')
+  const api = await openApi(options)
+  if (listen === undefined) return await use(api, { place, target, flags, options })
+  // Before the session: a port that is taken must not use up a grant.
+  const { holdPort } = await import('../local-port.ts')
+  const local = await holdPort(listen)
+  try {
+    await use(api, { place, target, flags, options, local })
+  } finally {
+    local.close()
+  }
+}
+
+interface ConnectAsk {
+  readonly place: string
+  readonly target: Target
+  readonly flags: ConnectFlags
+  readonly options: GlobalOptions
+  /** Where `--listen` says so. */
+  readonly local?: LocalPort
+}
+
+/** Opens the session and uses it until it is over. */
+async function use(api: Api, { place, target, flags, options, local }: ConnectAsk): Promise<void> {
+  const [{ openSession, Session: record }, { openForward }] = await Promise.all([
     import('../client.ts'),
     import('../forward.ts'),
   ])
-  const api = await openApi(options)
-  const opened = await openSession(api, target, flags.grant, usesOf(listen, flags)).catch(
+  const opened = await openSession(api, target, flags.grant, usesOf(local, flags)).catch(
     (error: unknown) => {
-      throw misuse(error, place, listen)
+      throw misuse(error, place, local)
     },
   )
   const kind = opened.kind === 'udp' || opened.kind === 'spawn' ? opened.kind : 'tcp'
@@ -61,9 +85,9 @@ async function connect(place: string, flags: ConnectFlags, command: Command): Pr
     anchor: api.anchor,
     session: opened,
     kind,
-    ...(listen === undefined ? {} : { listen }),
+    ...(local === undefined ? {} : { listen: local }),
     instance: randomUUID(),
-    news: (news) => print(news, opened, options, listen === undefined ? note : say),
+    news: (news) => print(news, opened, options, local === undefined ? note : say),
   })
   const forward = await opening.catch(async (error: unknown) => {
     // A session that nobody can use is not left behind; why it cannot be used is what is told.
@@ -72,7 +96,7 @@ async function connect(place: string, flags: ConnectFlags, command: Command): Pr
   })
   const watch = watchSession(api, record, opened, forward)
   try {
-    if (listen !== undefined) await untilEnded(forward, place)
+    if (local !== undefined) await untilEnded(forward, place)
     else if (kind === 'spawn') await runProgram(forward, place, flags.stdio === undefined)
     else await carryStandard(forward, place)
     await leave(forward, api, opened)
@@ -86,22 +110,25 @@ async function connect(place: string, flags: ConnectFlags, command: Command): Pr
   }
 }
 
-/** What can be done with the process as it was asked for. */
-function usesOf(listen: ListenAddress | undefined, flags: ConnectFlags): readonly SessionUse[] {
-  if (listen !== undefined)
-    return listen.transport === undefined ? ['tcp', 'udp'] : [listen.transport]
+/** What can be done with the process as it was asked for: by the transports, too, that the port is held by. */
+function usesOf(local: LocalPort | undefined, flags: ConnectFlags): readonly SessionUse[] {
+  if (local !== undefined) return local.transports
   return flags.stdio === undefined ? ['spawn'] : ['tcp', 'spawn']
 }
 
 /** What the process is the gateway knows: it opens nothing that could not be used as it was asked for. */
-function misuse(error: unknown, place: string, listen: ListenAddress | undefined): unknown {
+function misuse(error: unknown, place: string, local: LocalPort | undefined): unknown {
   if (!(error instanceof CliError) || error.code !== 'process.kind') return error
   const what = error.why ?? `${place} is not used like this`
   const port = `sallyport connect ${place} --listen 127.0.0.1:0 takes a free port`
-  const [message, next] = what.includes('is a program')
-    ? [`${what}: it has no port`, `sallyport connect ${place} runs it here`]
-    : [listen === undefined ? `${what}: one of --listen and --stdio is needed` : what, port]
-  return usage(message, next, { cause: error })
+  if (what.includes('is a program'))
+    return usage(`${what}: it has no port`, `sallyport connect ${place} runs it here`, {
+      cause: error,
+    })
+  // It is reached by what was asked for, had the port been free.
+  if (local?.failure !== undefined) return local.failure
+  const wanted = local === undefined ? `${what}: one of --listen and --stdio is needed` : what
+  return usage(wanted, port, { cause: error })
 }
 
 /** Whoever works in a session that is recorded knows it before the first byte. */

@@ -1,7 +1,7 @@
 /** `sallyport request … done`: asking for a window of time at one process, deciding on it, ending it. */
 import type { Command } from 'commander'
 import type { Approval, EndedGrant, Grant } from '#api'
-import { usage } from '../exit.ts'
+import { CliError, usage } from '../exit.ts'
 import { grantFacts, grantId, nextApproval } from '../grant.ts'
 import {
   readAddresses,
@@ -250,9 +250,20 @@ async function approveGrant(
   await done(
     await byPasskey(api, options, `${path}/approval`, {}, async () => {
       const grant = await api.call(schema, 'GET', path)
-      return hasNewOf(me, asked, grant) ? grant : undefined
+      if (hasNewOf(me, asked, grant)) return grant
+      if (grant.state !== 'requested') throw waitsNoMore(grant)
+      return undefined
     }),
   )
+}
+
+/** It was decided, or ended, while its approver looked for their passkey. */
+function waitsNoMore({ id, state }: Grant): CliError {
+  return new CliError(`${id} is ${state}; it waits for no approval`, {
+    code: 'grant.state',
+    exit: 'failed',
+    next: `sallyport grant show ${id} says what became of it`,
+  })
 }
 
 type Given = { readonly approvals: readonly Pick<Approval, 'by' | 'decision_id'>[] }

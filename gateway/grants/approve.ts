@@ -41,9 +41,33 @@ export async function approveGrant(room: GrantRoom, ask: ApproveAsk): Promise<Gr
   })
 }
 
-async function approve(room: GrantRoom, ask: ApproveAsk): Promise<Grant> {
+/**
+ * Refuses before a passkey is asked for what no passkey can change, recorded as the approval's own refusal would be;
+ * the approval itself is looked at anew. Throws Refusal as `approveGrant`, but for what policy says.
+ */
+export async function mayBeSigned(
+  room: GrantRoom,
+  ask: Omit<ApproveAsk, 'signature'>,
+): Promise<void> {
   const grant = await findGrant(room, ask.id)
   const now = Math.floor(room.now() / 1000)
+  await stillWaits(room, ask, grant, now)
+  await mayUnseal(room.store, grant, true, now)
+  if (!(await asksItself(room, ask, grant))) return await countsOnce(room, ask, grant)
+  const decision = decide(room, undefined)
+  const event = approval(ask, grant, decision, grant.approvals.length)
+  const reason = decision.denials[0]?.code
+  await room.log.append({ ...event, ...REFUSED, message: 'approval refused', reason })
+  throw toRefusal(decision)
+}
+
+/** The statement is the one that was shown, and still waits for approval. */
+async function stillWaits(
+  room: GrantRoom,
+  ask: ApproveAsk,
+  grant: Grant,
+  now: number,
+): Promise<void> {
   if (ask.hash !== grant.hash || hashOf(grant.statement) !== grant.hash)
     throw new Refusal('grant.changed', 'the approval names another statement than this grant', {
       nextStep: 'look at the grant again, then approve what you see',
@@ -52,6 +76,12 @@ async function approve(room: GrantRoom, ask: ApproveAsk): Promise<Grant> {
   if (shown !== 'requested')
     throw new Refusal('grant.state', `the grant is ${shown}; it waits for no approval`)
   await stillExtends(room, grant, now)
+}
+
+async function approve(room: GrantRoom, ask: ApproveAsk): Promise<Grant> {
+  const grant = await findGrant(room, ask.id)
+  const now = Math.floor(room.now() / 1000)
+  await stillWaits(room, ask, grant, now)
   await mayUnseal(room.store, grant, (ask.signature ?? null) !== null, now)
   signsThis(ask, grant)
   const question = await questionOf(room, ask, grant)
@@ -239,11 +269,16 @@ function decide({ decisions }: Pick<GrantRoom, 'decisions'>, question: Question)
     : decisions.ask('grant.approve', question)
 }
 
-async function questionOf(room: GrantRoom, ask: ApproveAsk, grant: Grant): Promise<Question> {
+/** Whether who approves is who requested, by this or another account. */
+async function asksItself(room: GrantRoom, ask: ApproveAsk, grant: Grant): Promise<boolean> {
   const [asks, approves] = await Promise.all(
     [grant.statement.requester, ask.subject.id].map((id) => room.personOf(id)),
   )
-  if (asks === approves) return undefined
+  return asks === approves
+}
+
+async function questionOf(room: GrantRoom, ask: ApproveAsk, grant: Grant): Promise<Question> {
+  if (await asksItself(room, ask, grant)) return undefined
   const [id] = grant.statement.devices
   const device = id === undefined ? undefined : await room.devices.find(id)
   if (device === undefined)

@@ -126,7 +126,8 @@ function pageErrorOf(error: unknown): PageError {
 
 /** Our own pages, before the provider's. */
 export function route(setting: Setting, provider: Provider): Middleware {
-  const pages = createPages(provider, { ...setting, formKey: setting.keys.cookies[0] ?? '' })
+  const options = { ...setting, formKey: setting.keys.cookies[0] ?? '' }
+  const pages = createPages(provider, options)
   return async (ctx, next) => {
     const path = ctx.path.toLowerCase().replace(/(?<=.)\/$/, '')
     if (path === '/style.css') {
@@ -167,7 +168,7 @@ export function route(setting: Setting, provider: Provider): Middleware {
     }
     if (path === '/sign-out') return pages.signOut(ctx)
     if (path === '/totp') return totpDoor(ctx, setting)
-    if (path === '/invitation') return invitationDoor(ctx, provider, setting)
+    if (path === '/invitation') return invitationDoor(ctx, provider, options)
     if (path === '/device' && ctx.method === 'POST') return throttleCodes(setting, ctx, next)
     if (path === '/device') prefillCode(ctx)
     await next()

@@ -5,6 +5,7 @@ import { findCompany } from './company.ts'
 import { enter, finish, grantWhatWasAsked, loginSecondsOf, recordLogin } from './enter.ts'
 import { isToken, readForm } from './form.ts'
 import { leave, returned } from './idp/flow.ts'
+import { html } from './pages.ts'
 import {
   ask,
   formOf,
@@ -59,7 +60,8 @@ export function createPages(provider: Provider, options: InteractionOptions): Pa
       const { ticket } = ctx.query
       const who = await returned(options, uid, typeof ticket === 'string' ? ticket : '')
       if (isAnother(details, who.account.sub)) {
-        sendError(ctx, options, anotherHere)
+        const way = html`<p><a class="button" href="${options.base}/sign-out">Sign out</a></p>`
+        sendError(ctx, options, anotherHere, way)
         return
       }
       await enter(ctx, provider, options, details, { ...who, sub: who.account.sub })
@@ -82,7 +84,7 @@ const anotherHere = {
   status: 409,
   title: 'Another person is signed in in this browser',
   message: 'Your company signed you in, but somebody else is signed in here.',
-  nextStep: 'Sign out first (/oidc/sign-out), then start again in your program.',
+  nextStep: 'Sign out first, then start again in your program.',
   code: 'login.other',
 } as const
 

@@ -326,14 +326,18 @@ export interface ErrorPage {
   readonly nextStep: string
   readonly code: string
   readonly id: string
+  /** A link or a form that takes the next step. */
+  readonly way?: Markup | undefined
 }
 
-export function errorPage({ base, title, message, nextStep, code, id }: ErrorPage): string {
+export function errorPage(shown: ErrorPage): string {
+  const { base, title, message, nextStep, code, id, way = none } = shown
   return page(
     base,
     title,
     html`<div class="problem" role="alert"><p>${message}</p></div>
       <p><strong>Next step:</strong> ${nextStep}</p>
+      ${way}
       <p class="id">Code: <code>${code}</code><br />Id: <code>${id}</code></p>`,
   )
 }

@@ -158,6 +158,40 @@ describe('what a command asks for', () => {
     expect((await run(gateway.home, 'approve', G)).code).toBe(0)
     expect(gateway.calls.at(-1)?.body).toEqual({ hash: grant.hash })
   })
+  test('an approval by passkey waits no longer than the grant does', async () => {
+    const until = Math.floor(Date.now() / 1000) + 300
+    const states = ['requested', 'rejected']
+    const me = {
+      id: 'https://localhost/oidc|2',
+      email: null,
+      party: 'staff',
+      vendor: null,
+      roles: [],
+      groups: [],
+      methods: [],
+      authenticated_at: 1,
+    }
+    const passkey = {
+      id: 'k',
+      name: 'k',
+      alg: 'ES256',
+      spki: 'AA',
+      synced: false,
+      created_at: 1,
+      used_at: null,
+    }
+    gateway.answer('GET /api/v1/me', { body: me })
+    gateway.answer('GET /api/v1/passkeys', { body: { items: [passkey] } })
+    gateway.answer(`GET /api/v1/grants/${G}`, () => ({
+      body: { ...grant, state: states.shift() ?? 'rejected' },
+    }))
+    gateway.answer(`POST /api/v1/grants/${G}/approval`, {
+      status: 201,
+      body: { secret: 'x'.repeat(43), url: 'https://gate/x', expires_at: until, options: {} },
+    })
+    const ran = await run(gateway.home, 'approve', G)
+    expect([ran.code, ran.err]).toEqual([1, expect.stringContaining('grant.state')])
+  })
   test('every call carries a token bound to a key', async () => {
     gateway.answer('GET /api/v1/grants', { body: { items: [grant] } })
     await run(gateway.home, 'grants')
@@ -220,17 +254,37 @@ describe('a session through a local port', () => {
     })
     expect(ran.out + ran.err).not.toContain(opened.secret)
   })
-  test('a session that cannot be used is given back', async () => {
+  test('a port that is taken opens no session: it would count from here on', async () => {
     gateway.answer('POST /api/v1/sessions', { status: 201, body: opened })
-    const ran = await run(
-      gateway.home,
-      'connect',
-      'press-07/plc',
-      '--listen',
-      `127.0.0.1:${gateway.port}`,
-    )
+    const before = gateway.calls.length
+    const taken = `tcp:127.0.0.1:${gateway.port}`
+    const ran = await run(gateway.home, 'connect', 'press-07/plc', '--listen', taken)
     expect(ran.code).toBe(1)
     expect(ran.err).toContain('listen.failed')
+    expect(ran.err).toContain('choose another port with --listen')
+    expect(gateway.calls.slice(before).map(({ path }) => path)).not.toContain('/api/v1/sessions')
+  })
+  test('a port that is taken by one transport is asked for by the other alone, and told as taken', async () => {
+    const notUdp = {
+      type: 'about:blank',
+      title: 'The process is not used like this',
+      status: 409,
+      code: 'process.kind',
+      detail: 'press-07/plc is reached by tcp, and its kind is modbus',
+      request_id: 'r_1',
+    }
+    gateway.answer('POST /api/v1/sessions', { status: 409, body: notUdp })
+    const taken = `127.0.0.1:${gateway.port}`
+    const ran = await run(gateway.home, 'connect', 'press-07/plc', '--listen', taken)
+    expect(gateway.calls.at(-1)?.body).toMatchObject({ uses: ['udp'] })
+    expect([ran.code, ran.err]).toEqual([1, expect.stringContaining('listen.failed')])
+  })
+  test('a session that cannot be used is given back', async () => {
+    gateway.answer('POST /api/v1/sessions', { status: 201, body: opened })
+    gateway.refuseTunnel('session.unknown')
+    const ran = await run(gateway.home, ...connect)
+    expect(ran.code).toBe(6)
+    expect(ran.err).toContain('session.unknown')
     expect(gateway.calls.at(-1)).toMatchObject({
       method: 'POST',
       path: `/api/v1/sessions/${S}/end`,

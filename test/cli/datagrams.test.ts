@@ -6,6 +6,7 @@ import type { Offer, Tunnel, TunnelStream } from '#tunnel'
 import { TunnelRefused } from '#tunnel'
 import { DatagramPort } from '../../cli/datagrams.ts'
 import { openForward, type News } from '../../cli/forward.ts'
+import { holdPort } from '../../cli/local-port.ts'
 import { HandClock } from '../support/clock.ts'
 import { holds } from '../support/patience.ts'
 import { startFakeGateway, type FakeGateway } from './fake-gateway.ts'
@@ -65,7 +66,7 @@ test('each program has a stream of its own; what was sent before it was there is
     anchor: gateway.anchor,
     session: { id: `s_${'0'.repeat(26)}`, secret: 'A'.repeat(43), remaining_ms: 60_000 },
     kind: 'udp',
-    listen: { host: '127.0.0.1', port: 0 },
+    listen: await holdPort({ host: '127.0.0.1', port: 0 }),
     instance: 'test',
     news: (one) => news.push(one),
   })
@@ -97,16 +98,16 @@ async function local(open: () => Promise<TunnelStream>) {
   const clock = new HandClock()
   const refused: unknown[] = []
   const closed: string[] = []
-  const port = new DatagramPort({
-    host: '127.0.0.1',
-    port: 0,
+  const held = await holdPort({ host: '127.0.0.1', port: 0, transport: 'udp' })
+  const socket = held.serveUdp()
+  const port = new DatagramPort(socket, {
     open,
     opened: () => {},
     refused: (_from, error) => refused.push(error),
     closed: (from) => closed.push(from),
     clock,
   })
-  return { clock, refused, closed, port, number: await port.listen() }
+  return { clock, refused, closed, port, number: socket.address().port }
 }
 
 function silent(written: string[], ends: { count: number }): TunnelStream {

@@ -36,6 +36,8 @@ export interface FakeGateway extends AsyncDisposable {
   readonly calls: readonly Call[]
   /** What `METHOD /path` answers from now on. */
   answer(what: string, answer: Answer | ((call: Call) => Answer)): void
+  /** The next tunnel's first stream is refused with this code. */
+  refuseTunnel(code: string): void
   /** Resolves with the next tunnel and the socket under it. */
   tunnel(): Promise<{ readonly tunnel: Tunnel; readonly socket: TLSSocket }>
 }
@@ -47,6 +49,7 @@ export async function startFakeGateway(): Promise<FakeGateway> {
   const answers = new Map<string, Answer | ((call: Call) => Answer)>()
   const calls: Call[] = []
   const waiting: ((found: { tunnel: Tunnel; socket: TLSSocket }) => void)[] = []
+  const refusals: string[] = []
   const http = createHttp((request, response) => {
     const chunks: Buffer[] = []
     request.on('data', (chunk: Buffer) => chunks.push(chunk))
@@ -91,6 +94,8 @@ export async function startFakeGateway(): Promise<FakeGateway> {
           // The first stream waits for the end of the session; those after it are the test's.
           tunnel.onOpen = (offer) => {
             tunnel.onOpen = undefined
+            const refused = refusals.shift()
+            if (refused !== undefined) return offer.refuse(refused, 'refused')
             offer.accept(new TextEncoder().encode('{"v":1}'))
             waiting.shift()?.({ tunnel, socket })
           }
@@ -114,6 +119,7 @@ export async function startFakeGateway(): Promise<FakeGateway> {
     home,
     calls,
     answer: (what, answer) => void answers.set(what, answer),
+    refuseTunnel: (code) => void refusals.push(code),
     async tunnel() {
       const { promise, resolve } = Promise.withResolvers<{ tunnel: Tunnel; socket: TLSSocket }>()
       waiting.push(resolve)

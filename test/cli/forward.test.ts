@@ -5,7 +5,9 @@ import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import type { Offer, Tunnel, TunnelStream } from '#tunnel'
 import { Pace } from '../../cli/pace.ts'
 import { openForward, type Forward, type News } from '../../cli/forward.ts'
+import { holdPort } from '../../cli/local-port.ts'
 import { until } from '../support/patience.ts'
+import { freePort } from '../support/port.ts'
 import { startFakeGateway, type FakeGateway } from './fake-gateway.ts'
 
 let gateway: FakeGateway
@@ -36,7 +38,7 @@ async function open(
     gateway: { host: 'localhost', port: gateway.port },
     anchor: gateway.anchor,
     session: { id: `s_${'0'.repeat(26)}`, secret, remaining_ms: remaining },
-    listen: { host: '127.0.0.1', port: 0 },
+    listen: await holdPort({ host: '127.0.0.1', port: 0 }),
     instance: 'test',
     news: (one) => news.push(one),
     ...more,
@@ -286,7 +288,7 @@ test('a lost connection is an end with its own code', async () => {
     gateway: { host: 'localhost', port: gateway.port },
     anchor: gateway.anchor,
     session: { id: `s_${'0'.repeat(26)}`, secret, remaining_ms: 60_000 },
-    listen: { host: '127.0.0.1', port: 0 },
+    listen: await holdPort({ host: '127.0.0.1', port: 0 }),
     instance: 'test',
     news: () => {},
   })
@@ -299,11 +301,12 @@ test.for([
   ['another root', () => ({ anchor: OTHER_ROOT }), 'gateway.untrusted'],
   ['nobody there', () => ({ gateway: { host: '127.0.0.1', port: 1 } }), 'gateway.unreachable'],
 ] as const)('%s is told apart', async ([, change, code]) => {
+  const held = await holdPort({ host: '127.0.0.1', port: 0 })
   const options = {
     gateway: { host: 'localhost', port: gateway.port },
     anchor: gateway.anchor,
     session: { id: `s_${'0'.repeat(26)}`, secret, remaining_ms: 60_000 },
-    listen: { host: '127.0.0.1', port: 0 },
+    listen: held,
     instance: 'test',
     news: () => {},
   }
@@ -311,21 +314,23 @@ test.for([
     code,
     exit: 'unreachable',
   })
+  held.close()
 })
 
-test('a port that is taken is told with the way on', async () => {
-  await using first = await open()
-  const told: News[] = []
-  const second = openForward({
-    gateway: { host: 'localhost', port: gateway.port },
-    anchor: gateway.anchor,
-    session: { id: `s_${'0'.repeat(26)}`, secret, remaining_ms: 60_000 },
-    listen: { host: '127.0.0.1', port: first.port },
-    instance: 'test',
-    news: (one) => told.push(one),
-  })
-  await expect(second).rejects.toMatchObject({ code: 'listen.failed', next: /--listen/ })
-  expect(told, 'an end that nobody else made is not announced').toEqual([])
+test('no more than 64 wait for the session, and nobody is left hanging where none comes', async () => {
+  const port = await freePort()
+  const held = await holdPort({ host: '127.0.0.1', port, transport: 'tcp' })
+  const closed = { count: 0 }
+  for (let each = 0; each < 70; each++) {
+    const one = await connected(port)
+    one
+      .on('end', () => one.end())
+      .on('close', () => closed.count++)
+      .resume()
+  }
+  await until('those beyond 64 are closed', () => closed.count === 6)
+  held.close()
+  await until('and the others with the port', () => closed.count === 70)
 })
 
 const { makeRoot } = await import('../demo/certificates.ts')

@@ -3,13 +3,15 @@ import type { KoaContextWithOIDC, Provider } from 'oidc-provider'
 import { sendError, type Context, type PageError } from '../answer.ts'
 import { IdentityError } from '../errors.ts'
 import { record } from '../events.ts'
-import { readForm } from '../form.ts'
+import { isToken, readForm, token } from '../form.ts'
 import type { Problem } from '../pages.ts'
 import { readBrowserAnswer } from '../passkeys/credential.ts'
 import { SCRIPTED_POLICY } from '../passkeys/page.ts'
+import type { InteractionOptions } from '../question.ts'
 import type { Setting } from '../setting.ts'
+import { endHere, signOutForm } from '../sign-out.ts'
 import type { Accepted, Way } from './invitation.ts'
-import { acceptedPage, invitedPage, openingPage } from './page.ts'
+import { acceptedPage, invitedPage, leaveForm, openingPage } from './page.ts'
 
 const OPENING = {
   title: 'You are invited',
@@ -23,7 +25,7 @@ type Form = ReadonlyMap<string, string>
 export async function invitationDoor(
   ctx: Context,
   provider: Provider,
-  setting: Setting,
+  setting: InteractionOptions,
 ): Promise<void> {
   ctx.type = 'html'
   ctx.set('Content-Security-Policy', SCRIPTED_POLICY)
@@ -33,17 +35,19 @@ export async function invitationDoor(
   }
   const form = await readForm(ctx.req)
   const act = form?.get('do')
-  if (form === undefined || (act !== 'show' && act !== 'password' && act !== 'passkey')) {
+  if (form === undefined || !isAct(act)) {
     sendError(ctx, setting, badForm)
     return
   }
   const session = await provider.Session.get(ctx as KoaContextWithOIDC)
   // The provider would have to end the other person's session first; better they do it themselves.
   if (session.accountId !== undefined) {
-    sendError(ctx, setting, anotherHere)
-    return
+    const purpose = signOutForm(session)
+    if (act !== 'leave' || !isToken(setting, purpose, form.get('csrf') ?? ''))
+      return tellOther(ctx, setting, form, token(setting, purpose))
+    await endHere(ctx, provider, setting, session)
   }
-  if (act === 'show') return show(ctx, setting, form, null)
+  if (act === 'show' || act === 'leave') return show(ctx, setting, form, null)
   const way = wayOf(act, form)
   if ('message' in way) return show(ctx, setting, form, way)
   const source = setting.source(ctx.req)
@@ -56,6 +60,17 @@ export async function invitationDoor(
   if (accepted instanceof IdentityError) return show(ctx, setting, form, problemOf(accepted))
   await signInHere(ctx, provider, setting, accepted)
   ctx.body = acceptedPage(setting.base, setting.origin.origin, accepted.account.email)
+}
+
+type Act = 'show' | 'leave' | 'password' | 'passkey'
+
+const isAct = (act: string | undefined): act is Act =>
+  act === 'show' || act === 'leave' || act === 'password' || act === 'passkey'
+
+/** Somebody is signed in here: says so, and offers the way out that leads back to this invitation. */
+function tellOther(ctx: Context, setting: Setting, form: Form, csrf: string): void {
+  const secret = (form.get('secret') ?? '').slice(0, 100)
+  sendError(ctx, setting, anotherHere, leaveForm(setting.base, csrf, secret))
 }
 
 /** What a person can do better on the same page; the invitation stands. */
@@ -130,6 +145,6 @@ const anotherHere: PageError = {
   status: 409,
   title: 'Somebody is signed in in this browser',
   message: 'An invitation makes a new account, and this browser is signed in to one already.',
-  nextStep: 'Sign out first (/oidc/sign-out), then open the link of your invitation again.',
+  nextStep: 'Sign out first, then open the invitation again.',
   code: 'login.other',
 }

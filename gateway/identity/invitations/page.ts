@@ -121,6 +121,15 @@ function passwordForm(action: string, secret: string, email: string): Markup {
   </form>`
 }
 
+/** Signs out whoever is signed in here, and comes back to the invitation: the form goes nowhere else. */
+export function leaveForm(base: string, csrf: string, secret: string): Markup {
+  return html`<form method="post" action="${base}/invitation">
+    <input type="hidden" name="csrf" value="${csrf}" />
+    <input type="hidden" name="secret" value="${secret}" />
+    <button type="submit" name="do" value="leave">Sign out and open the invitation</button>
+  </form>`
+}
+
 /** In: what comes next. `origin`: the address of the gateway. */
 export function acceptedPage(base: string, origin: string, email: string): string {
   return page(

@@ -26,7 +26,7 @@ import {
   type ApproverSet,
   type GrantRef,
 } from '#approval'
-import { approveGrant } from '../../grants/approve.ts'
+import { approveGrant, mayBeSigned } from '../../grants/approve.ts'
 import { findGrant } from '../../grants/find.ts'
 import type { Grant } from '../../grants/grant.ts'
 import {
@@ -202,6 +202,8 @@ function asking(api: Api, room: PasskeyRoutes): void {
     async (request, reply) => {
       const { id } = request.params
       const { grant, subject } = await visible(api, room, id, request)
+      const source = api.source(request)
+      await mayBeSigned(room.grants, { subject, source, id, hash: grant.hash })
       const challenge = Buffer.from(grant.hash, 'hex')
       const question = { sub: subOf(room, subject), login: identity.loginOf(subject), about: id }
       const ceremony = await identity.passkeys

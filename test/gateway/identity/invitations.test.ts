@@ -237,6 +237,30 @@ describe('who wants more than was said', () => {
     await using other = openBrowser(house.anchor)
     expect((await openLink(house, other, second.secret)).status).toBe(200)
   })
+  test('whoever is signed in signs out there, and is back at the invitation', async () => {
+    const first = await inviteGuest(house, { email: freshEmail() })
+    const second = await inviteGuest(house, { email: freshEmail() })
+    await choose(browser, await openLink(house, browser, first.secret))
+    const told = await openLink(house, browser, second.secret)
+    const leave = 'Sign out and open the invitation'
+    const forged = await browser.submit(told, leave, { csrf: 'x' })
+    expect([forged.status, await whoIs(browser)]).toEqual([
+      409,
+      expect.stringContaining(first.email),
+    ])
+    const page = await browser.submit(told, leave)
+    expect([page.status, page.text.includes(second.email)]).toEqual([200, true])
+    expect(await whoIs(browser)).toContain('Nobody is signed in')
+    await choose(browser, page)
+    expect(await whoIs(browser)).toContain(second.email)
+  })
+  test('what is sent as a secret is text on the page that offers to sign out', async () => {
+    const first = await inviteGuest(house, { email: freshEmail() })
+    await choose(browser, await openLink(house, browser, first.secret))
+    const page = await openLink(house, browser, '"><script>alert(1)</script>')
+    expect([page.status, page.text.includes('<script>alert')]).toEqual([409, false])
+    expect(page.text).toContain('value="&quot;&gt;&lt;script&gt;alert(1)')
+  })
   test('a form of another site', async () => {
     const { secret, email } = await inviteGuest(house, { email: freshEmail() })
     const page = await browser.send(`${house.origin}/oidc/invitation`, {

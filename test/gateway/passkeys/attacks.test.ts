@@ -100,10 +100,10 @@ describe('an approval is refused, recorded, and changes nothing', () => {
   test('once more for the same grant', async () => {
     const grant = await request()
     const asked = await approval(oda, grant)
+    const second = await approval(oda, grant)
     const signed = own.answer(challengeOf(asked))
     expect((await answer(asked, signed)).status).toBe(200)
     expect((await answer(asked, signed)).body.code).toBe('ceremony.unknown')
-    const second = await approval(oda, grant)
     const reply = await answer(second, signed)
     expect([reply.status, reply.body.code]).toEqual([403, 'passkey.counter'])
   })
@@ -128,11 +128,21 @@ describe('an approval is refused, recorded, and changes nothing', () => {
     expect(node.rows('SELECT * FROM grant_approval WHERE grant_id = ?', grant.id)).toEqual([])
   })
 
-  test('one’s own request', async () => {
+  test('one’s own request, told before a passkey is asked for', async () => {
     const mine = await oda.ask<Grant>('POST', '/grants', WANTED)
-    const asked = await approval(oda, mine)
-    const reply = await answer(asked, own.answer(challengeOf(asked)))
+    from = node.size()
+    const reply = await oda.call('POST', `/grants/${mine.id}/approval`, {})
     expect([reply.status, reply.body.code]).toEqual([403, 'host.approver_is_requester'])
+    expect(since('grant.approve').map(({ text }) => text.includes('"status":"Failure"'))).toEqual([
+      true,
+    ])
+  })
+
+  test('of what waits for no approval any more, told before a passkey is asked for', async () => {
+    const grant = await request()
+    await oda.ask('POST', `/grants/${grant.id}/reject`, { reason: 'not today' })
+    const reply = await oda.call('POST', `/grants/${grant.id}/approval`, {})
+    expect([reply.status, reply.body.code]).toEqual([409, 'grant.state'])
   })
 })
 
