@@ -1,5 +1,6 @@
 /** A file that tells nothing for too long: it is named, what it waits for is ended, and the run goes on. */
-import { spawnSync } from 'node:child_process'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -8,7 +9,7 @@ import { expect, test } from 'vitest'
 const root = join(import.meta.dirname, '../..')
 
 /** The reporter with its patience cut to seconds. */
-const hasty = { lookMs: 200, childrenMs: 10_000, workerMs: 20_000, lateMs: 1_000 }
+const hasty = { lookMs: 200, childrenMs: 8_000, workerMs: 40_000, lateMs: 1_000 }
 const at = (name: string) => join(root, 'test/support', name)
 const config = `export default {
   test: {
@@ -35,19 +36,22 @@ async function run(source: string, others: readonly string[] = []) {
     }
     for (const [name, holds] of Object.entries(files)) await writeFile(join(folder, name), holds)
     const vitest = join(root, 'node_modules/vitest/vitest.mjs')
-    const { status, stdout } = spawnSync(process.execPath, [vitest, 'run'], {
+    const child = spawn(process.execPath, [vitest, 'run'], {
       cwd: folder,
-      encoding: 'utf8',
       env: { ...process.env, NO_COLOR: '1', VITEST: undefined, VITEST_POOL_ID: undefined },
-      timeout: 100_000,
+      stdio: ['ignore', 'pipe', 'ignore'],
+      timeout: 110_000,
     })
+    let stdout = ''
+    child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text))
+    const [status] = (await once(child, 'close')) as [number | null]
     return { status, stdout, last: stdout.trimEnd().split('\n').at(-1) }
   } finally {
     await rm(folder, { recursive: true })
   }
 }
 
-test('a child that never returns is shown and ended, and the rows behind it run', async () => {
+test.concurrent('a child that never returns is shown and ended, and the rows behind it run', async () => {
   const { status, stdout, last } = await run(
     `test('waits', () => { if (spawnSync('sleep', ['600']).status !== 0) throw new Error('ended') })\ntest('next', () => {})`,
   )
@@ -56,16 +60,18 @@ test('a child that never returns is shown and ended, and the rows behind it run'
   expect([status, last]).toEqual([1, '2 passed, 1 failed'])
 })
 
-test('an endless loop is named with where it is, and its worker goes', async () => {
+test.concurrent('an endless loop is named with where it is, and its worker goes', async () => {
   const { status, stdout, last } = await run(
-    `test('turns', function turning() { for (let at = 0; ; at++) if (at < 0) return })`,
+    // Without end, and without the processor that others want.
+    `const word = new Int32Array(new SharedArrayBuffer(4))
+test('turns', function turning() { for (;;) Atomics.wait(word, 0, 0, 20) })`,
   )
   expect(stdout).toMatch(/^stuck: test\/b\.test\.ts, /m)
   expect(stdout).toMatch(/^ {2}\d+ is at turning \S+b\.test\.ts\S*:\d+$/m)
   expect([status, last]).toEqual([1, '1 passed, 2 failed'])
 })
 
-test('a row with a limit of its own may be silent for as long as that', async () => {
+test.concurrent('a row with a limit of its own may be silent for as long as that', async () => {
   const { status, stdout, last } = await run(
     `test('long', { timeout: 60_000 }, () => { if (spawnSync('sleep', ['15']).status !== 0) throw new Error('ended') })`,
   )
@@ -73,7 +79,7 @@ test('a row with a limit of its own may be silent for as long as that', async ()
   expect([status, last]).toEqual([0, '2 passed, 0 failed'])
 })
 
-test('files that wait for a worker are not silent', async () => {
+test.concurrent('files that wait for a worker are not silent', async () => {
   const waits = `test('slow', () => { spawnSync('sleep', ['3']) })`
   const { status, stdout, last } = await run(waits, ['c', 'd', 'e', 'f'])
   expect(stdout).not.toMatch(/^stuck: /m)

@@ -20,6 +20,9 @@ interface Limits {
 /** Above what any hook, and any test without a limit of its own, may take (vitest.config.ts). */
 const LIMITS: Limits = { lookMs: 15_000, childrenMs: 360_000, workerMs: 480_000, lateMs: 60_000 }
 
+/** How long a process may take to say where it is. */
+const ASKING_MS = 30_000
+
 /** From a worker's start to its first file, at most: an older one is another file's. */
 const STARTUP_MS = 60_000
 
@@ -188,7 +191,7 @@ function end(pid: number): void {
  * Nothing where it does not answer: it waits in a call, or another process has the inspector's port.
  */
 async function frames(pid: number): Promise<readonly string[]> {
-  const signal = AbortSignal.timeout(5_000)
+  const signal = AbortSignal.timeout(ASKING_MS)
   const { promise, resolve } = Promise.withResolvers<readonly string[]>()
   signal.addEventListener('abort', () => resolve([]))
   try {
