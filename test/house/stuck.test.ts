@@ -4,7 +4,9 @@ import { once } from 'node:events'
 import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { expect, test } from 'vitest'
+import { expect, test, vi } from 'vitest'
+import type { TestCase, TestModule } from 'vitest/node'
+import Stuck from '../support/stuck.ts'
 
 const root = join(import.meta.dirname, '../..')
 
@@ -84,4 +86,28 @@ test.concurrent('files that wait for a worker are not silent', async () => {
   const { status, stdout, last } = await run(waits, ['c', 'd', 'e', 'f'])
   expect(stdout).not.toMatch(/^stuck: /m)
   expect([status, last]).toEqual([0, '6 passed, 0 failed'])
+})
+
+test('of a file that has ended a row may be told afterwards: it is not waited for', () => {
+  vi.useFakeTimers()
+  const said = vi.spyOn(console, 'log').mockImplementation(() => {})
+  try {
+    const reporter = new Stuck({ lookMs: 100, childrenMs: 1_000, workerMs: 2_000, lateMs: 0 })
+    const module = { relativeModuleId: 'test/a.test.ts' } as TestModule
+    const late = { module, fullName: 'fine' } as TestCase
+    reporter.onTestModuleQueued(module)
+    reporter.onTestModuleEnd(module)
+    reporter.onTestCaseResult(late)
+    vi.advanceTimersByTime(1_500)
+    expect(said.mock.calls).toEqual([])
+    reporter.onTestModuleQueued({ relativeModuleId: 'test/b.test.ts' } as TestModule)
+    vi.advanceTimersByTime(1_500)
+    expect(said.mock.calls).toEqual([
+      ['stuck: test/b.test.ts, silent for 1 s since its import began'],
+    ])
+    reporter.onTestRunEnd()
+  } finally {
+    said.mockRestore()
+    vi.useRealTimers()
+  }
 })

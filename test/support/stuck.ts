@@ -39,6 +39,8 @@ interface Seen {
 
 export default class Stuck implements Reporter {
   readonly #running = new Map<string, Seen>()
+  /** Of a file that has ended, what its last rows gave may be told afterwards. */
+  readonly #ended = new Set<string>()
   readonly #limits: Limits
   readonly #timer: NodeJS.Timeout
   #lookedMs = performance.now()
@@ -66,6 +68,7 @@ export default class Stuck implements Reporter {
     this.#sign(entity.type === 'module' ? entity : entity.module, `${name} began`)
   }
   onTestModuleEnd(module: TestModule): void {
+    this.#ended.add(module.relativeModuleId)
     this.#running.delete(module.relativeModuleId)
   }
   onTestRunEnd(): void {
@@ -74,6 +77,7 @@ export default class Stuck implements Reporter {
 
   #sign(module: TestModule, doing: string, mayMs = 0): void {
     const file = module.relativeModuleId
+    if (this.#ended.has(file)) return
     const atMs = performance.now()
     const before = this.#running.get(file)
     this.#running.set(file, {
