@@ -331,6 +331,8 @@ export interface Rotation {
   readonly resumed: boolean
   /** Why the private keys of the epoch that ended are still there; absent: they are gone. */
   readonly kept?: Error
+  /** Why somebody who knows the log by its name does not follow it, until the next start; absent: everybody does. */
+  readonly unfollowed?: Error
 }
 
 /**
