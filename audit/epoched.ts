@@ -2,6 +2,7 @@
  * A node's log as one log over its epochs: it is rotated while it is written. What comes while one epoch ends and the next
  * begins waits for that, and is durable in the next before it is told so. docs/audit.md section "Epochs".
  */
+import { setTimeout as after } from 'node:timers/promises'
 import type { Appended, AuditLog, LogState, Promised, Recovered, Room } from './contract.ts'
 import type { Checkpoint } from './checkpoint.ts'
 import { mostCarried, successorOf, type Opening } from './epoch.ts'
@@ -10,6 +11,7 @@ import type { Actor, EventInput } from './event.ts'
 import type { ActiveLine } from './heartbeat.ts'
 import { Ledger } from './ledger.ts'
 import { defaults } from './options.ts'
+import { OpenSessions } from './open-sessions.ts'
 import { Pause } from './pause.ts'
 import type { PruneAsked } from './prune-live.ts'
 import type { Pruned } from './prune-plan.ts'
@@ -45,8 +47,7 @@ export class EpochedLog implements AuditLog {
   #log: AuditLog
   #ended: readonly EndedEpoch[]
   #active: () => readonly ActiveLine[] = () => []
-  /** Sessions that have begun and not ended, as far as what was taken says. */
-  readonly #open = new Set<string>()
+  readonly #open = new OpenSessions()
   readonly #states = new Set<StateListener>()
   readonly #heads = new Set<(checkpoint: Checkpoint) => void>()
   readonly #epochs = new Set<(ended: EndedEpoch) => void>()
@@ -55,7 +56,7 @@ export class EpochedLog implements AuditLog {
   #pause: Pause | null = null
   /** The state while the log cannot be opened anew; null: it is the log's own. */
   #lost: LogState | null = null
-  #pruning = false
+  #prunes = 0
   #rotating: Promise<unknown> = Promise.resolve()
   readonly #closing = new AbortController()
 
@@ -115,19 +116,8 @@ export class EpochedLog implements AuditLog {
 
   append(event: EventInput): Promise<Appended> {
     const done = this.#pause === null ? this.#log.append(event) : this.#pause.append(event)
-    this.#follow(event, done)
+    this.#open.follow(event, done)
     return done
-  }
-
-  /** What is open is told from what was taken: a start that came to nothing is none, and so is an end. */
-  #follow(event: EventInput, done: Promise<Appended>): void {
-    const { code, session } = event
-    if (session === undefined || (code !== 'session.start' && code !== 'session.end')) return
-    const begin = (): void => void this.#open.add(session)
-    const end = (): void => void this.#open.delete(session)
-    const [act, undo] = code === 'session.start' ? [begin, end] : [end, begin]
-    act()
-    done.catch(undo)
   }
 
   async checkpoint(): Promise<Checkpoint> {
@@ -170,11 +160,11 @@ export class EpochedLog implements AuditLog {
   async prune(asked: PruneAsked): Promise<Pruned> {
     if (this.#pause !== null)
       throw new AuditError('prune.busy', 'the log is going over to its next epoch')
-    this.#pruning = true
+    this.#prunes++
     try {
       return await this.#log.prune(asked)
     } finally {
-      this.#pruning = false
+      this.#prunes--
     }
   }
 
@@ -183,9 +173,14 @@ export class EpochedLog implements AuditLog {
     return await this.#log.end(...args)
   }
 
+  /** From here on no rotation begins, and one that waits for a disk to be written again is given up. */
+  cease(): void {
+    this.#closing.abort()
+  }
+
   /** Waits for a rotation that is under way. */
   async close(): Promise<void> {
-    this.#closing.abort()
+    this.cease()
     await this.#rotating.catch(() => undefined)
     this.#unlisten()
     await this.#log.close()
@@ -213,7 +208,7 @@ export class EpochedLog implements AuditLog {
     if (this.#closing.signal.aborted) return new AuditError('log.closed', 'the audit log is closed')
     if (this.#pause !== null)
       return new AuditError('rotate.busy', 'the log is being rotated already')
-    if (this.#pruning)
+    if (this.#prunes > 0)
       return new AuditError('rotate.busy', 'the log is being pruned: rotate it when that is done')
     if (this.state !== 'OK' && this.state !== 'WARN')
       return new AuditError('rotate.state', `the log is ${this.state}: it goes on as it was`)
@@ -236,7 +231,7 @@ export class EpochedLog implements AuditLog {
       this.#options.waitMs ?? 10_000,
     )
     this.#pause = pause
-    const carried = [...this.#open]
+    const carried = this.#open.ids
     const successor = successorOf(old.origin)
     let opened: NodeLog
     try {
@@ -262,9 +257,16 @@ export class EpochedLog implements AuditLog {
     }
     const [ended] = opened.ended
     if (ended === undefined) throw new AuditError('log.rollback', `${old.origin} is gone`)
-    this.#goOn(pause, opened, ended)
+    const unfollowed = this.#goOn(pause, opened, ended)
     const { epoch, kept } = opened
-    return { ended, log: this, epoch, resumed: false, ...(kept === undefined ? {} : { kept }) }
+    return {
+      ended,
+      log: this,
+      epoch,
+      resumed: false,
+      ...(kept === undefined ? {} : { kept }),
+      ...(unfollowed === undefined ? {} : { unfollowed }),
+    }
   }
 
   #makeKeys(epoch: number): ReturnType<NodeLogOptions['keys']['make']> {
@@ -295,7 +297,9 @@ export class EpochedLog implements AuditLog {
       pause.refuse(new AuditError('log.write', `the audit log cannot be opened anew: ${why}`))
       const late = performance.now() - since > drainMs
       this.#lose(late ? 'DRAIN' : 'CLOSED_NEW', why)
-      await rest(ms, this.#closing.signal)
+      const { signal } = this.#closing
+      // Cut short, it is over: the line below says so.
+      await after(ms, undefined, { signal }).catch(() => undefined)
       if (!this.#closing.signal.aborted) continue
       pause.end((event) => this.#log.append(event))
       throw new AuditError(
@@ -311,8 +315,11 @@ export class EpochedLog implements AuditLog {
     if (state !== before) for (const listener of this.#states) listener(state, why)
   }
 
-  /** The log that was opened is written from now on; who knows the log by its name hears of it before anything is taken. */
-  #goOn(pause: Pause, { epoch, log, ended: all }: NodeLog, ended?: EndedEpoch): void {
+  /**
+   * The log that was opened is written from now on; who knows the log by its name hears of it before anything is taken. Gives
+   * what the first of those threw that could not follow.
+   */
+  #goOn(pause: Pause, { epoch, log, ended: all }: NodeLog, ended?: EndedEpoch): Error | undefined {
     const before = this.state
     this.#lost = null
     this.#pause = null
@@ -322,10 +329,25 @@ export class EpochedLog implements AuditLog {
     log.setHeartbeat(this.#active)
     this.#unlisten()
     this.#listen()
-    if (log.state !== before)
-      for (const listener of this.#states) listener(log.state, 'the log was opened anew')
-    if (ended !== undefined) for (const listener of this.#epochs) listener(ended)
-    pause.end((event) => log.append(event))
+    try {
+      if (log.state !== before)
+        for (const listener of this.#states) listener(log.state, 'the log was opened anew')
+      return ended === undefined ? undefined : this.#tell(ended)
+    } finally {
+      pause.end((event) => log.append(event))
+    }
+  }
+
+  #tell(ended: EndedEpoch): Error | undefined {
+    let failed: Error | undefined
+    for (const listener of this.#epochs) {
+      try {
+        listener(ended)
+      } catch (error) {
+        failed ??= error instanceof Error ? error : new Error(String(error))
+      }
+    }
+    return failed
   }
 
   #listen(): void {
@@ -345,20 +367,6 @@ export class EpochedLog implements AuditLog {
 }
 
 const said = (error: unknown): string => (error instanceof Error ? error.message : String(error))
-
-async function rest(ms: number, signal: AbortSignal): Promise<void> {
-  await new Promise<void>((resolve) => {
-    const timer = setTimeout(resolve, ms)
-    signal.addEventListener(
-      'abort',
-      () => {
-        clearTimeout(timer)
-        resolve()
-      },
-      { once: true },
-    )
-  })
-}
 
 /** Opens the newest epoch of a node's log to be rotated while it is written. Errors: those of `openNodeLog`. */
 export async function openEpoched(options: EpochedOptions): Promise<EpochedLog> {

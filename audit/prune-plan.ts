@@ -6,7 +6,7 @@ import * as fs from 'node:fs'
 import { join } from 'node:path'
 import { archivedUpTo } from './archive.ts'
 import { openCheckpoint, parseCheckpoint } from './checkpoint.ts'
-import { epochOf } from './epoch.ts'
+import { epochOf, openingIn } from './epoch.ts'
 import type { Actor, EventInput } from './event.ts'
 import { joinOf } from './format/ocsf.ts'
 import { parseVkey } from './note.ts'
@@ -165,6 +165,9 @@ function oldestOpen(reader: LogReader): { readonly idx: number; readonly session
   const open = new Map<string, number>()
   for (const { idx, body } of reader.bodies(0)) {
     const join = joinOf(body)
+    // What went on from the epoch before is named by the first event alone.
+    if (join?.code === 'log.epoch_begin')
+      for (const session of openingIn(body)?.carried ?? []) open.set(session, idx)
     if (join?.code !== 'session.start' && join?.code !== 'session.end') continue
     const text = Buffer.from(body).toString()
     const { metadata } = JSON.parse(text) as { readonly metadata: { correlation_uid?: string } }

@@ -109,6 +109,15 @@ export function removeReserve(directory: string): void {
   fs.rmSync(join(directory, folder), { recursive: true, force: true })
 }
 
+/** Hands all of it over to the log in `to`, which goes on from the one in `from`: at no moment is nothing kept back. */
+export function moveReserve(from: string, to: string): void {
+  const [own, next] = [join(from, folder), join(to, folder)]
+  if (!fs.existsSync(own)) return
+  fs.mkdirSync(to, { recursive: true, mode: 0o700 })
+  fs.rmSync(next, { recursive: true, force: true })
+  fs.renameSync(own, next)
+}
+
 export class Reserve {
   readonly #directory: string
   readonly #disk: Disk

@@ -18,7 +18,7 @@ import { formatVkey, noteSigner } from './note.ts'
 import type { LogOptions, Signers } from './options.ts'
 import { LogReader } from './read.ts'
 import { correlationOf } from './recover.ts'
-import { removeReserve } from './reserve.ts'
+import { moveReserve, removeReserve } from './reserve.ts'
 import { lastLeaf, look, type Seen } from './seen.ts'
 import { Writer } from './writer.ts'
 
@@ -265,8 +265,9 @@ export async function openNodeLog(options: NodeLogOptions): Promise<NodeLog> {
   const before = endedBefore(options, begin ? epoch - 1 : epoch)
   const signers = keys.read(epoch) ?? keys.make(epoch)
   const opening = begin && seen !== null ? await sealed(options, seen.epoch) : undefined
-  // The next one keeps as much back.
-  for (const old of epochsIn(directory)) if (old.epoch < epoch) removeReserve(old.directory)
+  // The next one keeps as much back; what it has of that already pays, on a full disk, for its beginning.
+  for (const old of epochsIn(directory))
+    if (old.epoch < epoch || (begin && old.epoch === epoch)) removeReserve(old.directory)
   const log = await openLog({
     ...shared,
     directory: join(directory, `${epoch}`),
@@ -301,8 +302,7 @@ export async function beginNext(
 ): Promise<NodeLog> {
   const { directory, stem, keys, step = () => {}, ...shared } = options
   const epoch = old + 1
-  // The next one keeps as much back.
-  removeReserve(join(directory, `${old}`))
+  moveReserve(join(directory, `${old}`), join(directory, `${epoch}`))
   const log = await openLog({
     ...shared,
     directory: join(directory, `${epoch}`),
@@ -331,6 +331,8 @@ export interface Rotation {
   readonly resumed: boolean
   /** Why the private keys of the epoch that ended are still there; absent: they are gone. */
   readonly kept?: Error
+  /** Why somebody who knows the log by its name does not follow it, until the next start; absent: everybody does. */
+  readonly unfollowed?: Error
 }
 
 /**

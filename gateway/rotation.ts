@@ -8,7 +8,7 @@ import { writeVkeys } from './epochs.ts'
 import { Refusal } from './problem.ts'
 
 export interface RotationParts {
-  readonly log: Pick<EpochedLog, 'rotate' | 'origin' | 'directory' | 'vkeys' | 'ended'>
+  readonly log: Pick<EpochedLog, 'rotate' | 'cease' | 'origin' | 'vkeys' | 'ended'>
   /** The data directory, where the verifier keys lie. */
   readonly data: string
   readonly now: () => number
@@ -50,14 +50,15 @@ export class Rotation implements AsyncDisposable {
   async #rotate(by: Actor): Promise<void> {
     const { log, data, policy } = this.#parts
     try {
-      const { ended, kept } = await log.rotate(by)
+      const { ended, kept, unfollowed } = await log.rotate(by)
       const { origin, last } = ended
       const { note, size: events, root } = last
       // What comes behind may fail, and the last head is said all the same.
       this.#status = { ...this.#status, ended: { origin, events, root, note }, origin: log.origin }
       writeVkeys(data, { log, ended: log.ended })
       await policy.remember()
-      if (kept !== undefined) throw kept
+      const left = kept ?? unfollowed
+      if (left !== undefined) throw left
       this.#status = { ...this.#status, state: 'done' }
     } catch (error) {
       const code = error instanceof AuditError ? error.code : 'rotate.unfinished'
@@ -72,7 +73,9 @@ export class Rotation implements AsyncDisposable {
     await this.#work
   }
 
+  /** Where its disk cannot be written it may not end by itself, and the log is closed only behind this. */
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#parts.log.cease()
     await this.idle()
   }
 }

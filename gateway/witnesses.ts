@@ -60,15 +60,12 @@ export class WitnessRoom {
   follow(ended: readonly EndedEpoch[]): void {
     const log = this.#log
     const vkeys = this.#vkeys
-    this.#handovers = new Handovers(log, ended)
-    this.#witnesses = openWitnesses(log.directory, log.vkeys, vkeys)
-    this.#publisher = new Publisher(log.directory, log.origin)
     const newest = {
       signed: () => log.signed,
-      witnesses: this.#witnesses,
-      publisher: this.#publisher,
+      witnesses: openWitnesses(log.directory, log.vkeys, vkeys),
+      publisher: new Publisher(log.directory, log.origin),
     }
-    this.#epochs = new Map<string, Epoch>([
+    const epochs = new Map<string, Epoch>([
       [log.origin, newest],
       ...ended.map(({ directory, origin, vkeys: own, last }): [string, Epoch] => [
         origin,
@@ -79,6 +76,11 @@ export class WitnessRoom {
         },
       ]),
     ])
+    // Whole or not at all: what was read of one epoch proves nothing of another.
+    this.#handovers = new Handovers(log, ended)
+    this.#witnesses = newest.witnesses
+    this.#publisher = newest.publisher
+    this.#epochs = epochs
   }
 
   #epoch(origin: string): Epoch {

@@ -66,6 +66,8 @@ class Together implements Shipper {
   /** Sinks of an epoch that ended meanwhile, on their way from its newest to its last. */
   #moving: Promise<void> = Promise.resolve()
   #closing = false
+  /** Why an epoch is not shipped that should be; null: all are. The next start ships it. */
+  #left: string | null = null
 
   constructor(log: Shipping, owing: readonly EndedEpoch[], ship: Ship) {
     this.#log = log
@@ -90,13 +92,21 @@ class Together implements Shipper {
   /** The log has gone on in its next epoch. One cursor is one shipper's: the rest of the old is begun once that has let go. */
   #goOver(ended: EndedEpoch): void {
     const old = this.#newest
-    this.#newest = this.#ship(newestOf(this.#log))
-    this.#all.push(this.#newest)
+    const leave = (error: unknown): void => {
+      this.#left ??= error instanceof Error ? error.message : String(error)
+    }
     const moved = old.close().then(() => {
       this.#finished.add(old)
       if (!this.#closing) this.#rest(ended)
     })
-    this.#moving = Promise.all([this.#moving, moved]).then(() => undefined)
+    this.#moving = Promise.all([this.#moving, moved.catch(leave)]).then(() => undefined)
+    try {
+      this.#newest = this.#ship(newestOf(this.#log))
+      this.#all.push(this.#newest)
+    } catch (error) {
+      leave(error)
+      throw error
+    }
   }
 
   health(): SinkHealth {
@@ -106,13 +116,16 @@ class Together implements Shipper {
       every.reduce((total, one) => total + of(one), 0)
     return {
       ...this.#newest.health(),
-      state: worst.find((state) => going.some((one) => one.state === state)) ?? 'OK',
+      state:
+        this.#left === null
+          ? (worst.find((state) => going.some((one) => one.state === state)) ?? 'OK')
+          : 'DOWN',
       sent: sum(({ sent }) => sent),
       connects: sum(({ connects }) => connects),
       rewinds: sum(({ rewinds }) => rewinds),
       stubs: sum(({ stubs }) => stubs),
       owed: sum(({ owed }) => owed),
-      lastError: going.find(({ lastError }) => lastError !== null)?.lastError ?? null,
+      lastError: this.#left ?? going.find(({ lastError }) => lastError !== null)?.lastError ?? null,
     }
   }
 

@@ -80,6 +80,16 @@ export const start: EventInput = {
   disposition: 'allowed',
 }
 
+/** The same session ends. */
+export const end: EventInput = {
+  code: 'session.end',
+  message: 'closed',
+  status: 'success',
+  session: start.session,
+  reason: 'client_done',
+  data: { how: 'close' },
+}
+
 /** A writer that takes the texts of its events as tests make them. */
 export class TextWriter extends Writer {
   write(heads: readonly string[]): Written {

@@ -1,14 +1,14 @@
 /** A rotation beside whoever appends: what was acknowledged is there, whatever fails and wherever it is killed. */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { pathToFileURL } from 'node:url'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { joinOf, openEpoched, readLog, verifyEpochs, type EpochedLog } from '#audit'
 import { mostCarried } from '../../audit/epoch.ts'
 import type { EpochedOptions } from '../../audit/epoched.ts'
 import { Pause } from '../../audit/pause.ts'
+import { failing, flagging } from './failing-rotation.ts'
 import { eventually, start, stats } from './fixture.ts'
 import {
   codeOf,
@@ -81,12 +81,17 @@ describe('a rotation while the log is written', () => {
     expect(one.keyFiles()).toEqual(['log-3-ed25519.key.pem', 'log-3-ml-dsa-44.key.pem'])
   })
 
-  test('takes what came before its end into the old epoch and what came behind into the next, in order', async () => {
+  test('takes what came before its end into the old epoch and what came behind into the next, in order', async ({
+    annotate,
+  }) => {
     const one = node()
     const log = await going(one)
     const before = Array.from({ length: 300 }, (_, i) => log.append(stats(i)))
+    const from = performance.now()
     const rotation = log.rotate()
     const behind = Array.from({ length: 300 }, (_, i) => log.append(stats(i)))
+    await behind[0]
+    await annotate(`what came behind waited for ${Math.round(performance.now() - from)} ms`)
     const { ended } = await rotation
     const [old, next] = [await Promise.all(before), await Promise.all(behind)]
     expect(old.at(-1)?.idx).toBe(ended.last.size - 3)
@@ -215,38 +220,6 @@ const afterFirst =
     epoch === 1 ? options.keys.make(1) : make()
 
 describe('a rotation that fails on the way', () => {
-  /** A disk that takes nothing while `flag` is there; `times` writes fail. */
-  const failing = (
-    one: Node,
-    persists: boolean,
-  ): { readonly flag: string; readonly thread: URL } => {
-    const at = join(one.options.directory, '..')
-    const [flag, path] = [join(at, 'fails'), join(at, 'failing.mjs')]
-    const room = new URL('../../audit/', import.meta.url)
-    writeFileSync(
-      path,
-      `import { existsSync, rmSync } from 'node:fs'
-import { realDisk } from '${new URL('disk.ts', room).href}'
-import { serve } from '${new URL('serve.ts', room).href}'
-const flag = ${JSON.stringify(flag)}
-serve({ ...realDisk, pwrite(...args) {
-  if (!existsSync(flag)) return realDisk.pwrite(...args)
-  if (!${persists}) rmSync(flag)
-  throw Object.assign(new Error('EIO: i/o error, write'), { code: 'EIO' })
-} })
-`,
-    )
-    return { flag, thread: pathToFileURL(path) }
-  }
-  const flagging = ({ options: { keys } }: Node, flag: string): EpochedOptions['keys'] => ({
-    ...keys,
-    make: (epoch) => {
-      const made = keys.make(epoch)
-      if (epoch > 1) writeFileSync(flag, '')
-      return made
-    },
-  })
-
   test('before the end is on disk leaves the old epoch, in which what waited is written', async () => {
     const one = node()
     const { flag, thread } = failing(one, false)
