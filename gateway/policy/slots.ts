@@ -114,7 +114,8 @@ export class PolicySlots {
     const slots = new PolicySlots(directory, EMPTY)
     const text = slots.#read(STATE)
     if (text === null) return slots
-    const state = JSON.parse(new TextDecoder().decode(text)) as SlotState
+    type Read = Omit<SlotState, 'verdict'> & Partial<Pick<SlotState, 'verdict'>>
+    const state = JSON.parse(new TextDecoder().decode(text)) as Read
     const marks = [state.high_water, state.last_good].every((mark) => mark === null || isMark(mark))
     const { verdict = null } = state
     if (!marks || !Array.isArray(state.poisoned) || (verdict !== null && !isVerdict(verdict)))
