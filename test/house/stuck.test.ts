@@ -4,6 +4,7 @@ import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
+import { freePort } from '../support/port.ts'
 
 const root = join(import.meta.dirname, '../..')
 
@@ -38,7 +39,14 @@ async function run(source: string, others: readonly string[] = []) {
     const { status, stdout } = spawnSync(process.execPath, [vitest, 'run'], {
       cwd: folder,
       encoding: 'utf8',
-      env: { ...process.env, NO_COLOR: '1', VITEST: undefined, VITEST_POOL_ID: undefined },
+      env: {
+        ...process.env,
+        NO_COLOR: '1',
+        VITEST: undefined,
+        VITEST_POOL_ID: undefined,
+        // Whoever else on this machine is inspected has the usual one.
+        NODE_OPTIONS: `--inspect-port=${await freePort()}`,
+      },
       timeout: 100_000,
     })
     return { status, stdout, last: stdout.trimEnd().split('\n').at(-1) }
