@@ -73,6 +73,8 @@ function fallen(rows: readonly Row[]): string[] {
   return rows.flatMap(({ gateway, verdict }) =>
     verdict === null
       ? []
-      : [`gateway ${gateway} took ${verdict.revision} off trial by itself: ${verdict.reason}`],
+      : [
+          `gateway ${gateway} took ${verdict.revision} off trial by itself, ${instant(Math.floor(verdict.at / 1000))}: ${verdict.reason}`,
+        ],
   )
 }

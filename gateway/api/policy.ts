@@ -40,7 +40,7 @@ export const GatewayPolicy = Type.Object({
       since: Instant,
     }),
   ),
-  /** The last canary that ended by itself there since its start: the others take it off trial too. */
+  /** The last canary that ended by itself there: the others take it off trial too. */
   verdict: Nullable(
     Type.Object({
       digest: Type.String({ maxLength: 64 }),

@@ -15,10 +15,10 @@ import { markData, policyEvent } from './event.ts'
 import { lookBack, NO_PAST, preview } from './foresight.ts'
 import { settleLater } from './open.ts'
 import type { Activated, Impact, Live, Past, ServiceParts, Source } from './parts.ts'
-import { archiveDigest } from './slots.ts'
+import { archiveDigest, type Verdict } from './slots.ts'
 import { serviceStatus, type ServiceStatus } from './status.ts'
 import type { Share, TrialStatus } from './trial.ts'
-import { Trials, type Verdict } from './trials.ts'
+import { Trials } from './trials.ts'
 import { Turns } from './turns.ts'
 
 export class PolicyService implements Disposable {
@@ -299,7 +299,7 @@ export class PolicyService implements Disposable {
     return this.#trials.status()
   }
 
-  /** The last canary that ended by itself since the start; null where none has. */
+  /** The last canary that ended by itself here, before this start too; null where none has. */
   verdict(): Verdict | null {
     return this.#trials.verdict
   }

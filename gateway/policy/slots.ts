@@ -19,6 +19,15 @@ import type { HighWater } from '#policy'
 
 export type Slot = 'candidate' | 'active' | 'last-good'
 
+/** That a canary ended by itself: what holds for every gateway that tries the same bundle. */
+export interface Verdict {
+  readonly digest: string
+  readonly revision: string
+  readonly reason: string
+  /** Epoch milliseconds. */
+  readonly at: number
+}
+
 /** What is remembered beside the bundles. */
 export interface SlotState {
   /** The highest number that has ever been in force here; null before the first signed bundle. */
@@ -39,6 +48,8 @@ export interface SlotState {
   } | null
   /** What lets an active bundle be older than the mark, and when it was used (epoch seconds); verified again. */
   readonly permit: UsedPermit | null
+  /** The last one of this node, for the other gateways: a restart may come before they have heard it. */
+  readonly verdict: Verdict | null
 }
 
 export interface UsedPermit {
@@ -53,6 +64,7 @@ const EMPTY: SlotState = {
   withdrawn: [],
   waiting: null,
   permit: null,
+  verdict: null,
 }
 const MAX_POISONED = 64
 const STATE = 'state.json'
@@ -66,6 +78,14 @@ function isMark(value: unknown): value is HighWater {
   if (typeof value !== 'object' || value === null) return false
   const { seq, digest } = value as Partial<Record<keyof HighWater, unknown>>
   return Number.isSafeInteger(seq) && typeof digest === 'string'
+}
+
+function isVerdict(value: unknown): value is Verdict {
+  if (typeof value !== 'object' || value === null) return false
+  const { digest, revision, reason, at } = value as Partial<Record<keyof Verdict, unknown>>
+  return (
+    [digest, revision, reason].every((text) => typeof text === 'string') && Number.isSafeInteger(at)
+  )
 }
 
 function encoded(state: SlotState): Uint8Array {
@@ -94,9 +114,11 @@ export class PolicySlots {
     const slots = new PolicySlots(directory, EMPTY)
     const text = slots.#read(STATE)
     if (text === null) return slots
-    const state = JSON.parse(new TextDecoder().decode(text)) as SlotState
+    type Read = Omit<SlotState, 'verdict'> & Partial<Pick<SlotState, 'verdict'>>
+    const state = JSON.parse(new TextDecoder().decode(text)) as Read
     const marks = [state.high_water, state.last_good].every((mark) => mark === null || isMark(mark))
-    if (!marks || !Array.isArray(state.poisoned))
+    const { verdict = null } = state
+    if (!marks || !Array.isArray(state.poisoned) || (verdict !== null && !isVerdict(verdict)))
       throw new Error(`${directory}/${STATE} is damaged`)
     return new PolicySlots(directory, { ...EMPTY, ...state })
   }
@@ -196,10 +218,25 @@ export class PolicySlots {
     this.#remember({ ...this.#state, last_good: mark })
   }
 
-  /** Notes that an evaluation under this archive did not end: it is not booted again. */
-  poison(digest: string): void {
+  /**
+   * Notes that an evaluation under this archive did not end, at `at` (epoch milliseconds): it is not booted again, and no other
+   * gateway goes on trying it.
+   */
+  poison(digest: string, at: number): void {
     const poisoned = [...new Set([...this.#state.poisoned, digest])].slice(-MAX_POISONED)
-    this.#remember({ ...this.#state, poisoned })
+    // Whoever notes it knows the archive by its digest alone.
+    const verdict = {
+      digest,
+      revision: digest.slice(0, 12),
+      reason: 'an evaluation did not end',
+      at,
+    }
+    this.#remember({ ...this.#state, poisoned, verdict })
+  }
+
+  /** Keeps the verdict on a canary. */
+  judge(verdict: Verdict): void {
+    this.#remember({ ...this.#state, verdict })
   }
 
   #remember(state: SlotState): void {

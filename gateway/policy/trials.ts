@@ -5,26 +5,19 @@ import type { Actor } from '#audit'
 import { policyEvent } from './event.ts'
 import type { Turned } from './impact.ts'
 import type { Live, ServiceParts } from './parts.ts'
+import type { Verdict } from './slots.ts'
 import { Trial, type Share, type TrialStatus } from './trial.ts'
-
-/** That a canary ended by itself: what holds for every gateway that tries the same bundle. */
-export interface Verdict {
-  readonly digest: string
-  readonly revision: string
-  readonly reason: string
-  /** Epoch milliseconds. */
-  readonly at: number
-}
 
 export class Trials {
   readonly #parts: ServiceParts
   #live: Live | undefined
   #trial: Trial | undefined
-  #verdict: Verdict | null = null
+  #verdict: Verdict | null
   #candidate: Candidate | undefined
 
   constructor(parts: ServiceParts) {
     this.#parts = parts
+    this.#verdict = parts.slots.state.verdict
   }
 
   /** Where candidates answer, and whom a canary's end concerns. */
@@ -47,7 +40,7 @@ export class Trials {
     const words = `on trial as ${mode}`
     await log.append(policyEvent(this.#parts, 'policy.upload', found, words, by, [by.uid]))
     const ended = (reason: string): void => {
-      this.#verdict = { digest, revision, reason, at: Math.floor(now()) }
+      this.#judge({ digest, revision, reason, at: Math.floor(now()) })
       this.#fallen(found, reason)
     }
     const since = now()
@@ -73,7 +66,7 @@ export class Trials {
     await this.#live?.withdraw({ trigger: 'policy', at: performance.now() })
   }
 
-  /** The last canary that ended by itself since the start; null where none has. */
+  /** The last canary that ended by itself here, before this start too; null where none has. */
   get verdict(): Verdict | null {
     return this.#verdict
   }
@@ -92,6 +85,17 @@ export class Trials {
   overtaken(revision: string): void {
     if (this.#live !== undefined) this.#live.decisions.trial = undefined
     this.#trial?.end(`${revision} came into force`)
+  }
+
+  /** It holds for the others though it cannot be kept for them over a restart. */
+  #judge(verdict: Verdict): void {
+    const { slots, report } = this.#parts
+    this.#verdict = verdict
+    try {
+      slots.judge(verdict)
+    } catch (error) {
+      report(error, 'the verdict on a canary could not be kept')
+    }
   }
 
   #fallen(found: Candidate, reason: string): void {

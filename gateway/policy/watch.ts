@@ -26,7 +26,7 @@ parentPort?.on('message', (named: Blamed) => {
 function end(): void {
   const digest = blamed[Atomics.load(counts, WHOSE)] ?? null
   try {
-    if (digest !== null) PolicySlots.open(directory).poison(digest)
+    if (digest !== null) PolicySlots.open(directory).poison(digest, Date.now())
     const what = JSON.stringify({ code: 'bundle.poisoned', digest, limit_ms: limitMs })
     writeSync(2, `an evaluation of the policy did not end: ${what}\n`)
   } finally {

@@ -69,7 +69,7 @@ test('what is not known is not called alike, with what to look at', () => {
 test('trials stand beside each other, and whose ended by itself, with why; no text moves the cursor', () => {
   const digest = 'b'.repeat(64)
   const trial = { digest, revision: 'site-2', percent: 5, label: null, since: 1 }
-  const verdict = { digest, revision: 'site-2', reason: 'too\u001b many', at: 1 }
+  const verdict = { digest, revision: 'site-2', reason: 'too\u001b many', at: 1_000 }
   const lines = gatewaysLines({
     ...alike,
     items: [
@@ -83,5 +83,7 @@ test('trials stand beside each other, and whose ended by itself, with why; no te
     expect.stringMatching(/^gw2 .* site-2, ring=test$/),
     expect.stringMatching(/^gw3 .* site-2, shadow$/),
   ])
-  expect(lines.at(-1)).toBe('gateway gw2 took site-2 off trial by itself: too<001b> many')
+  expect(lines.at(-1)).toBe(
+    'gateway gw2 took site-2 off trial by itself, 1970-01-01T00:00:01Z: too<001b> many',
+  )
 })

@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { expect, test, vi } from 'vitest'
 import type { TestCase, TestModule } from 'vitest/node'
 import Stuck from '../support/stuck.ts'
+import { freePort } from '../support/port.ts'
 
 const root = join(import.meta.dirname, '../..')
 
@@ -40,7 +41,14 @@ async function run(source: string, others: readonly string[] = []) {
     const vitest = join(root, 'node_modules/vitest/vitest.mjs')
     const child = spawn(process.execPath, [vitest, 'run'], {
       cwd: folder,
-      env: { ...process.env, NO_COLOR: '1', VITEST: undefined, VITEST_POOL_ID: undefined },
+      env: {
+        ...process.env,
+        NO_COLOR: '1',
+        VITEST: undefined,
+        VITEST_POOL_ID: undefined,
+        // Whoever else on this machine is inspected has the usual one.
+        NODE_OPTIONS: `--inspect-port=${await freePort()}`,
+      },
       stdio: ['ignore', 'pipe', 'ignore'],
       timeout: 110_000,
     })

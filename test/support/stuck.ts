@@ -232,11 +232,13 @@ interface Frame {
   readonly location: { readonly scriptId: string; readonly lineNumber: number }
 }
 
-/** The address of the inspector that the last signal opened, on Node's default port. */
+/** The address of the inspector that the last signal opened, on the port that is this process's and its workers'. */
 async function inspector(signal: AbortSignal): Promise<string> {
   for (;;) {
     try {
-      const list = await (await fetch('http://127.0.0.1:9229/json', { signal })).json()
+      const list = await (
+        await fetch(`http://127.0.0.1:${process.debugPort}/json`, { signal })
+      ).json()
       return (list as [{ webSocketDebuggerUrl: string }])[0].webSocketDebuggerUrl
     } catch (error) {
       if (signal.aborted) throw error

@@ -10,6 +10,8 @@ import { bootPolicy } from '../../../gateway/policy/boot.ts'
 import type { Boot } from '../../../gateway/policy/boot.ts'
 import { examineApart } from '../../../gateway/policy/examiner.ts'
 import { archiveDigest, PolicySlots } from '../../../gateway/policy/slots.ts'
+import type { ServiceParts } from '../../../gateway/policy/parts.ts'
+import { Trials } from '../../../gateway/policy/trials.ts'
 import { readTar } from '../../../policy/tar.ts'
 import { baseInputs } from '../../../policy/toolchain/vectors.ts'
 import { archive, handmade, keyPair, signedArchive, withoutVectors } from '../../policy/fixture.ts'
@@ -123,7 +125,7 @@ describe('the order of a boot', () => {
     ],
     [
       'poisoned',
-      (directory) => PolicySlots.open(directory).poison(archiveDigest(current)),
+      (directory) => PolicySlots.open(directory).poison(archiveDigest(current), 0),
       'bundle.poisoned',
     ],
   ]
@@ -149,7 +151,7 @@ describe('the order of a boot', () => {
   test('a last-good slot with something else in it, even well signed, is passed over', async () => {
     const directory = used()
     writeFileSync(join(directory, 'last-good.tar'), signedArchive(signer(6)))
-    PolicySlots.open(directory).poison(archiveDigest(current))
+    PolicySlots.open(directory).poison(archiveDigest(current), 0)
     expect(await boot(directory)).toMatchObject({ origin: null })
   })
 
@@ -164,9 +166,25 @@ describe('the order of a boot', () => {
     expect(found.origin).toBe('last-good')
   })
 
+  test('a state file of before verdicts were kept has none; what is kept is there at the next start', () => {
+    const directory = used()
+    const { verdict: none, ...before } = PolicySlots.open(directory).state
+    writeFileSync(join(directory, 'state.json'), JSON.stringify(before))
+    const slots = PolicySlots.open(directory)
+    expect([none, slots.state.verdict]).toEqual([null, null])
+    const verdict = { digest: 'aa', revision: 'next', reason: 'too many', at: 1 }
+    slots.judge(verdict)
+    expect(PolicySlots.open(directory).state).toEqual({ ...slots.state, verdict })
+    const parts = { slots: PolicySlots.open(directory) } as unknown as ServiceParts
+    expect(new Trials(parts).verdict).toEqual(verdict)
+  })
+
   test('a state file that is not understood stops the boot', () => {
     const directory = used()
     writeFileSync(join(directory, 'state.json'), '{}')
+    expect(() => PolicySlots.open(directory)).toThrow(/damaged/)
+    const state = { ...PolicySlots.open(used()).state, verdict: { digest: 'aa' } }
+    writeFileSync(join(directory, 'state.json'), JSON.stringify(state))
     expect(() => PolicySlots.open(directory)).toThrow(/damaged/)
     writeFileSync(join(directory, 'state.json'), 'x')
     expect(() => PolicySlots.open(directory)).toThrow()
@@ -261,7 +279,11 @@ test('an evaluation that does not end: poisoned, the process ends, the next one 
   expect(first.signal).toBe('SIGKILL')
   expect(first.stdout).toBe('')
   expect(first.stderr).toMatch(/did not end.*bundle\.poisoned/)
-  expect(PolicySlots.open(directory).state.poisoned).toEqual([archiveDigest(looping)])
+  expect(PolicySlots.open(directory).state).toMatchObject({
+    poisoned: [archiveDigest(looping)],
+    // What ended this gateway ends no other that tries it.
+    verdict: { digest: archiveDigest(looping), reason: 'an evaluation did not end' },
+  })
   const second = run()
   expect(second.status).toBe(0)
   expect(JSON.parse(second.stdout)).toMatchObject({

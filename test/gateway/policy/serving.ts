@@ -8,7 +8,7 @@ import { BUILTIN_BUNDLE, inputFor, type Decision, type Input } from '#policy'
 import type { Decisions } from '../../../gateway/decisions.ts'
 import { openNodePolicy } from '../../../gateway/policy/open.ts'
 import { PolicyService } from '../../../gateway/policy/service.ts'
-import { archiveDigest } from '../../../gateway/policy/slots.ts'
+import { archiveDigest, PolicySlots } from '../../../gateway/policy/slots.ts'
 import { keyPair, signedArchive } from '../../policy/fixture.ts'
 
 export const decision = (allow: boolean, code: string, more: Partial<Decision> = {}): Decision => ({
@@ -97,6 +97,8 @@ export async function serving(
   const rolled = () => written.filter(({ code }) => code === 'policy.rollback')
   return {
     service,
+    /** What a start reads in its folder. */
+    kept: () => PolicySlots.open(directory).state,
     log,
     decisions,
     withdraw,

@@ -145,7 +145,7 @@ test('what a canary let in is decided again when it ends, though its end could n
 })
 
 test('a canary that ends by itself leaves a verdict; one that people end, and a shadow, leave none', async () => {
-  const { service, decisions, digest, trying } = await serving()
+  const { service, decisions, digest, trying, kept } = await serving()
   await trying('canary')
   await service.endTrial('ended by ada')
   await trying('shadow')
@@ -156,6 +156,8 @@ test('a canary that ends by itself leaves a verdict; one that people end, and a 
   for (let at = 0; at < 40; at++) decisions.trial?.answer('session.open', asking(`p${at}`), yes)
   const reason = expect.stringContaining('at session.open, 40 of 40') as string
   expect(service.verdict()).toMatchObject({ digest, reason })
+  // A restart may come before the others have heard it.
+  expect(kept().verdict).toEqual(service.verdict())
 })
 
 test('a verdict of elsewhere ends the canary of that bundle, is logged, and decides again what it let in', async () => {
