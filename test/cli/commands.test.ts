@@ -302,6 +302,16 @@ describe('a session through a local port', () => {
     gateway.answer('POST /api/v1/sessions', { status: 201, body: plain })
     expect((await run(gateway.home, 'open', 'press-07/hmi')).out).not.toContain('recorded')
   })
+  test('what is not used by ssh is told before a session is opened for it', async () => {
+    const [type, title, code] = ['about:blank', 'The process is not used like this', 'process.kind']
+    const detail = 'press-07/plc is reached by tcp, and its kind is modbus'
+    const body = { type, title, status: 409, code, detail, request_id: 'r_1' }
+    gateway.answer('POST /api/v1/sessions', { status: 409, body })
+    const ran = await run(gateway.home, 'connect', 'plc--press-07.sallyport', '--stdio')
+    expect(gateway.calls.at(-1)?.body).toMatchObject({ uses: ['ssh'] })
+    expect([ran.code, ran.err]).toEqual([1, expect.stringContaining('process.kind')])
+    expect(ran.err).toContain('sallyport connect press-07/plc --listen 127.0.0.1:0')
+  })
   test('what is no web app is not opened in a browser', async () => {
     gateway.answer('POST /api/v1/sessions', {
       status: 409,
