@@ -211,6 +211,16 @@ describe('what a command asks for', () => {
     const ran = await run(gateway.home, 'revoke', G, '--reason', 'enough')
     expect(ran.out).toBe(`${G} is revoked: enough<001b>[2J\ncut s_1 in 3.3 ms\n`)
   })
+  test('a login that could not be kept is asked of nobody', async () => {
+    const home = join(gateway.home, 'a-file')
+    writeFileSync(home, '')
+    const before = gateway.calls.length
+    const args = ['login', '--gateway', gateway.origin, '--ca-sha256', 'a'.repeat(64)]
+    const ran = await run(home, ...args)
+    expect([ran.code, ran.err]).toEqual([1, expect.stringContaining('credentials.unwritable')])
+    expect(ran.err).toContain('SALLYPORT_HOME')
+    expect(gateway.calls).toHaveLength(before)
+  })
   test('JSON is one line that a program reads', async () => {
     gateway.answer('GET /api/v1/grants', { body: { items: [grant] } })
     const ran = await run(gateway.home, 'grants', '--json')
