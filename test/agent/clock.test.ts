@@ -111,6 +111,7 @@ describe.skipIf(faketime === undefined)('a device with the wrong clock (needs fa
     using directory = new Directory()
     const { code, said } = await enroll(directory, clock)
     expect(code, said).toBe(0)
+    expect(said, 'the token was for everybody to read').toContain('chmod 600')
     await using agent = running(configOf(gateway, directory))
     await gateway.nextTunnel()
     await holds(() => expect(agent.logged('tunnel.up')).toHaveLength(1))
