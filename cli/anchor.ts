@@ -119,7 +119,7 @@ export function readGateway(text: string): URL {
     return url
   throw usage(
     `${JSON.stringify(text)} is not the address of a gateway`,
-    'write it as https://gateway.example:8443',
+    'write it as https://gateway.example:8443, its port from 1 to 65535',
   )
 }
 

@@ -153,7 +153,12 @@ export function readListen(text: string): ListenAddress {
       'write it as 127.0.0.1:1502',
     )
   const host = (match[1] ?? '127.0.0.1').replace(/^\[|\]$/g, '')
-  const port = readInteger(match[2] ?? '', 'port', 0, 65_535)
+  const port = Number(match[2])
+  if (port > 65_535)
+    throw usage(
+      `${JSON.stringify(text)} names no port`,
+      'write it as 127.0.0.1:1502: a port is from 1 to 65535, and 0 takes a free one',
+    )
   return transport === undefined
     ? { host, port }
     : { host, port, transport: transport === 'udp:' ? 'udp' : 'tcp' }

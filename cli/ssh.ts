@@ -41,7 +41,7 @@ export interface Carriage {
   readonly grant: string | undefined
 }
 
-/** The value of ssh's ProxyCommand; `place` is `%h` or a process. ssh hands it to a shell, after its own `%`. */
+/** The value of ssh's ProxyCommand; `place` is `%h` or a name of `sshHost`. ssh hands it to a shell, after its own `%`. */
 export function proxyCommand({ program, options, grant }: Carriage, place: string): string {
   const given = grant === undefined ? [] : ['--grant', grant]
   const words = [...program, ...options, 'connect', ...given].map(word)

@@ -2,7 +2,7 @@
  * agent.json: whom to dial, who we are, and what is behind each process name. The targets stand here
  * and nowhere else; no address ever comes from the gateway. A mistake is named with its place.
  */
-import { readFileSync } from 'node:fs'
+import { readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { printAddress } from '#tunnel'
 import type { Address } from '#tunnel'
@@ -374,6 +374,14 @@ export function readToken(file: string | undefined, variable: string | undefined
     throw tokenMissing('The enrolment token is not one line of at most 512 printable characters.')
   }
   return token
+}
+
+/** Why the token in `file` is not its owner's alone, in words for them; undefined where it is. */
+export function tokenExposure(file: string): string | undefined {
+  const mode = statSync(file, { throwIfNoEntry: false })?.mode ?? 0
+  if ((mode & 0o077) === 0) return undefined
+  const shown = (mode & 0o777).toString(8).padStart(4, '0')
+  return `others on this machine may use the token file ${file} (its mode is ${shown}): chmod 600 ${file}, or take it away once the device is enrolled`
 }
 
 function tokenMissing(message: string, cause?: unknown): AgentError {

@@ -73,6 +73,13 @@ class Examination {
       if (before === hop) break
       if (!this.#told(before)) this.ok(before, 'passed')
     }
+    this.bad(error)
+  }
+
+  /** The hop an error belongs to is broken, and others are looked at all the same. */
+  bad(error: unknown): void {
+    const known = error instanceof AgentError ? error : undefined
+    const hop = known === undefined ? 'tunnel' : agentCodes[known.code].hop
     const rest = known === undefined ? {} : { next: known.next, code: known.code }
     this.findings.push({ hop, verdict: 'broken', says: messageOf(error), ...rest })
   }
@@ -129,10 +136,9 @@ async function examineWay(
   const [pair] = identity.pairs()
   if (pair === undefined || anchors === undefined) throw notEnrolled(config)
   clock.notBefore(pair.notBefore)
-  about.ok(
-    'identity',
-    `certificate ${pair.leaf.serialNumber.toLowerCase()}, until ${pair.leaf.validToDate.toISOString()}`,
-  )
+  const ended = endedBy(clock, pair)
+  if (ended === undefined) about.ok('identity', named(pair))
+  else about.bad(ended)
   await examineName(config, about)
   const dialled = await dialGateway({
     config,
@@ -154,8 +160,23 @@ async function examineWay(
     )
   about.ok('tls', `${version}, ${cipher}, key exchange ${group ?? 'unknown'}`)
   about.ok('certificate', 'the gateway is under the pinned root and named as dialled')
-  examineClock(clock, pair, about)
-  await examineTunnel(config, dialled, about)
+  examineClock(clock, about)
+  if (ended === undefined) await examineTunnel(config, dialled, about)
+  else dialled.socket.destroy()
+}
+
+const named = ({ leaf }: Pair): string =>
+  `certificate ${leaf.serialNumber.toLowerCase()}, until ${leaf.validToDate.toISOString()}`
+
+/** A certificate that has ended by this device's clock, be that right or wrong. */
+function endedBy(clock: DeviceClock, pair: Pair): AgentError | undefined {
+  const now = clock.now()
+  if (now <= pair.notAfter) return undefined
+  return new AgentError(
+    'identity.expired',
+    `By this device's clock (${new Date(now).toISOString()}) it has ended: ${named(pair)}.`,
+    'Set the clock if that is wrong. The agent renews an ended certificate by itself within its grace; after that, enrol again.',
+  )
 }
 
 /** Behind a proxy it is the proxy's name that is looked up here, and the proxy looks up the gateway's. */
@@ -177,15 +198,7 @@ async function examineName({ gateway, proxy }: AgentConfig, about: Examination):
   }
 }
 
-function examineClock(clock: DeviceClock, pair: Pair, about: Examination): void {
-  const now = clock.now()
-  if (now > pair.notAfter) {
-    throw new AgentError(
-      'identity.expired',
-      `By this device's clock (${new Date(now).toISOString()}) its certificate has ended.`,
-      'Set the clock if that is wrong. The agent renews an ended certificate by itself within its grace; after that, enrol again.',
-    )
-  }
+function examineClock(clock: DeviceClock, about: Examination): void {
   const off = Math.abs(clock.offMs)
   const says =
     off > CLOCK_TOLERANCE_MS

@@ -1,5 +1,5 @@
 /** #agent: the device's program. It dials out, serves what its own file names, and listens on nothing. */
-export { configFrom, readConfig, readToken } from './config.ts'
+export { configFrom, readConfig, readToken, tokenExposure } from './config.ts'
 export { pinApprovers, readApprovers, removeApprovers, rotateApprovers } from './two-keys.ts'
 export { pinUpdateKeys, readUpdates, unpinUpdateKeys } from './update/pin.ts'
 export { withWay } from './way.ts'

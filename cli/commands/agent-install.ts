@@ -7,6 +7,7 @@ import { usage } from '../exit.ts'
 import { instant, note, tell } from '../print.ts'
 import { addSetupOptions, setupOf } from './agent-setup.ts'
 import type { SetupFlags } from './agent-setup.ts'
+import { warnOfToken } from './agent-token.ts'
 import { collect, globalOptions } from './options.ts'
 
 interface InstallFlags extends SetupFlags {
@@ -58,6 +59,7 @@ async function install(flags: InstallFlags, command: Command): Promise<void> {
   if (level !== undefined && level !== '0' && level !== '2')
     throw usage(`there is no level ${level} to run at`, 'see docs/process-scope.md: 0 or 2')
   await withAgent(async (room) => {
+    if (flags.tokenStdin !== true) warnOfToken(flags.tokenFile, json, room.tokenExposure)
     const installed = await room.installAgent({
       setup: setupOf(flags),
       token: tokenOf(flags, room.readToken),

@@ -10,6 +10,7 @@ import { facts, layOut, note, plain, say, tell } from '../print.ts'
 import { startedAs } from '../started.ts'
 import { wayOut } from '../way.ts'
 import { addConsentCommands, addIslandCommands } from './agent-owner.ts'
+import { warnOfToken } from './agent-token.ts'
 import { addSetupOptions, setupOf } from './agent-setup.ts'
 import type { SetupFlags } from './agent-setup.ts'
 import { addUpdateCommands } from './agent-update.ts'
@@ -195,6 +196,7 @@ async function enroll(options: EnrollOptions, command: Command): Promise<void> {
     const approvers = path === undefined ? undefined : { text: readFile(path), path }
     const token = room.readToken(options.tokenFile, process.env['SALLYPORT_TOKEN'])
     const { json } = globalOptions(command)
+    warnOfToken(options.tokenFile, json, room.tokenExposure)
     const log = json ? () => {} : (_level: string, event: string) => note(`agent: ${event}`)
     const { leaf } = await room.enrolAgent(config, {
       token,

@@ -36,20 +36,23 @@ export function registerConnect(program: Command): void {
     .action(connect)
 }
 
-async function connect(place: string, flags: ConnectFlags, command: Command): Promise<void> {
+async function connect(called: string, flags: ConnectFlags, command: Command): Promise<void> {
   const options = globalOptions(command)
   if (flags.listen !== undefined && flags.stdio !== undefined)
     throw usage('--listen and --stdio do not go together', 'choose one of the two')
-  const target = readSshHost(place, options.profile) ?? readProcess(place)
+  const host = readSshHost(called, options.profile)
+  const target = host ?? readProcess(called)
+  const place = `${target.device}/${target.process}`
+  const ssh = host !== undefined && flags.stdio === true
   const listen = flags.listen === undefined ? undefined : readListen(flags.listen)
   const { openApi } = await import('../client.ts')
   const api = await openApi(options)
-  if (listen === undefined) return await use(api, { place, target, flags, options })
+  if (listen === undefined) return await use(api, { place, target, flags, options, ssh })
   // Before the session: a port that is taken must not use up a grant.
   const { holdPort } = await import('../local-port.ts')
   const local = await holdPort(listen)
   try {
-    await use(api, { place, target, flags, options, local })
+    await use(api, { place, target, flags, options, ssh, local })
   } finally {
     local.close()
   }
@@ -60,19 +63,22 @@ interface ConnectAsk {
   readonly target: Target
   readonly flags: ConnectFlags
   readonly options: GlobalOptions
+  /** It is ssh that asks: by a name that only ssh knows. */
+  readonly ssh: boolean
   /** Where `--listen` says so. */
   readonly local?: LocalPort
 }
 
 /** Opens the session and uses it until it is over. */
-async function use(api: Api, { place, target, flags, options, local }: ConnectAsk): Promise<void> {
+async function use(api: Api, ask: ConnectAsk): Promise<void> {
+  const { place, target, flags, options, local } = ask
   const [{ openSession, Session: record }, { openForward }] = await Promise.all([
     import('../client.ts'),
     import('../forward.ts'),
   ])
-  const opened = await openSession(api, target, flags.grant, usesOf(local, flags)).catch(
+  const opened = await openSession(api, target, flags.grant, usesOf(ask)).catch(
     (error: unknown) => {
-      throw misuse(error, place, local)
+      throw misuse(error, ask)
     },
   )
   const kind = opened.kind === 'udp' || opened.kind === 'spawn' ? opened.kind : 'tcp'
@@ -111,15 +117,17 @@ async function use(api: Api, { place, target, flags, options, local }: ConnectAs
 }
 
 /** What can be done with the process as it was asked for: by the transports, too, that the port is held by. */
-function usesOf(local: LocalPort | undefined, flags: ConnectFlags): readonly SessionUse[] {
+function usesOf({ local, flags, ssh }: ConnectAsk): readonly SessionUse[] {
+  if (ssh) return ['ssh']
   if (local !== undefined) return local.transports
   return flags.stdio === undefined ? ['spawn'] : ['tcp', 'spawn']
 }
 
 /** What the process is the gateway knows: it opens nothing that could not be used as it was asked for. */
-function misuse(error: unknown, place: string, local: LocalPort | undefined): unknown {
+function misuse(error: unknown, { place, local, ssh }: ConnectAsk): unknown {
   if (!(error instanceof CliError) || error.code !== 'process.kind') return error
   const what = error.why ?? `${place} is not used like this`
+  if (ssh) return notForSsh(error, place)
   const port = `sallyport connect ${place} --listen 127.0.0.1:0 takes a free port`
   if (what.includes('is a program'))
     return usage(`${what}: it has no port`, `sallyport connect ${place} runs it here`, {
@@ -129,6 +137,17 @@ function misuse(error: unknown, place: string, local: LocalPort | undefined): un
   if (local?.failure !== undefined) return local.failure
   const wanted = local === undefined ? `${what}: one of --listen and --stdio is needed` : what
   return usage(wanted, port, { cause: error })
+}
+
+/** What it is instead says how it is used. */
+function notForSsh(cause: CliError, place: string): CliError {
+  const { code, why = '' } = cause
+  const next = why.includes('is a program')
+    ? `sallyport connect ${place} runs it here`
+    : why.endsWith('http')
+      ? `sallyport open ${place}`
+      : `sallyport connect ${place} --listen 127.0.0.1:0, and its own tool there`
+  return new CliError(`${place} is not used by ssh`, { code, exit: 'failed', why, next }, { cause })
 }
 
 /** Whoever works in a session that is recorded knows it before the first byte. */

@@ -49,23 +49,25 @@ export function registerLogin(program: Command): void {
 
 async function login(flags: LoginFlags, command: Command): Promise<void> {
   const options = globalOptions(command)
-  const [{ readGateway }, { deviceLogin, loadCredentials, saveCredentials }, { profileDirectory }] =
-    await Promise.all([
-      import('../anchor.ts'),
-      import('../login/index.ts'),
-      import('../profile.ts'),
-    ])
+  const [{ readGateway }, login, { profileDirectory }] = await Promise.all([
+    import('../anchor.ts'),
+    import('../login/index.ts'),
+    import('../profile.ts'),
+  ])
+  const { deviceLogin, loadCredentials, prepareDirectory, saveCredentials } = login
   const directory = profileDirectory(options.profile)
   const given = flags.gateway === undefined ? undefined : readGateway(flags.gateway).origin
   // A login that cannot be read any more is no reason not to make a new one.
   const known = await loadCredentials(directory, given).catch(() => undefined)
   const gateway = given ?? known?.gateway
   if (gateway === undefined) throw usage('which gateway?', 'add --gateway URL and --ca-sha256 HEX')
+  const trust = trustFrom(flags, known)
+  await prepareDirectory(directory)
   const interrupt = new AbortController()
   process.once('SIGINT', () => interrupt.abort())
   const credentials = await deviceLogin({
     gateway,
-    trust: trustFrom(flags, known),
+    trust,
     onPrompt: (prompt) => show(prompt, options),
     signal: interrupt.signal,
     again: flags.again ?? false,

@@ -38,7 +38,7 @@ async function runSsh(
   const target = readProcess(place)
   const host = sshHost(target, options.profile)
   const given = [
-    `ProxyCommand=${proxyCommand(carriage(options, flags.grant), place)}`,
+    `ProxyCommand=${proxyCommand(carriage(options, flags.grant), host)}`,
     `HostKeyAlias=${host}`,
   ].flatMap((option) => ['-o', option])
   // ssh takes options behind the host too, and what follows them is the command.

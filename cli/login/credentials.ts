@@ -3,7 +3,17 @@
  * all. It holds a refresh token and the private key that both tokens are bound to: a token without the key opens nothing.
  */
 import { randomBytes } from 'node:crypto'
-import { chmod, mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises'
+import {
+  chmod,
+  mkdir,
+  open,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  stat,
+  writeFile,
+} from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { CliError } from '../exit.ts'
@@ -56,6 +66,27 @@ function fileOf(gateway: string): string {
   const { hostname, port } = new URL(gateway)
   const host = hostname.replace(/[^a-z0-9.-]/gi, '-')
   return `${host}_${port === '' ? '443' : port}.json`
+}
+
+/** Proves that a login can be kept there, before somebody is asked for one. Throws CliError `credentials.unwritable`. */
+export async function prepareDirectory(directory: string): Promise<void> {
+  const proof = join(directory, `.proof.${randomBytes(6).toString('hex')}`)
+  try {
+    await mkdir(directory, { recursive: true, mode: 0o700 })
+    await writeFile(proof, '', { flag: 'wx', mode: 0o600 })
+    await rm(proof)
+  } catch (cause) {
+    throw new CliError(
+      'a login cannot be kept here',
+      {
+        code: 'credentials.unwritable',
+        exit: 'failed',
+        why: cause instanceof Error ? cause.message : String(cause),
+        next: 'make that folder yours to write, or name another one in SALLYPORT_HOME',
+      },
+      { cause },
+    )
+  }
 }
 
 /** Keeps them, and makes their gateway the one that commands use when none is named. */

@@ -4,6 +4,7 @@ export {
   credentialsDirectory,
   listCredentials,
   loadCredentials,
+  prepareDirectory,
   removeCredentials,
   saveCredentials,
   type Credentials,

@@ -136,8 +136,8 @@ export type Approve = Static<typeof Approve>
 export const EndReason = Type.Object({ reason: Text }, { additionalProperties: false })
 export type EndReason = Static<typeof EndReason>
 
-/** How a client uses a process: over a local port or two ends, by datagrams, as a program here, in a browser. */
-export const SessionUse = Type.Enum(['tcp', 'udp', 'spawn', 'app'])
+/** How a client uses a process: over a local port or two ends, by datagrams, as a program here, in a browser, by ssh. */
+export const SessionUse = Type.Enum(['tcp', 'udp', 'spawn', 'app', 'ssh'])
 export type SessionUse = Static<typeof SessionUse>
 
 export const NewSession = Type.Object(
@@ -146,7 +146,7 @@ export const NewSession = Type.Object(
     process: Name,
     grant: Type.Optional(GrantId),
     /** What the client is ready for; a process that is used in no such way is told (`process.kind`) and nothing is opened. */
-    uses: Type.Optional(Type.Array(SessionUse, { minItems: 1, maxItems: 4 })),
+    uses: Type.Optional(Type.Array(SessionUse, { minItems: 1, maxItems: 5 })),
   },
   { additionalProperties: false },
 )

@@ -34,9 +34,10 @@ export function streamKindOf(kind: string): 'tcp' | 'udp' | 'spawn' {
   return kind === 'udp' || kind === 'spawn' ? kind : 'tcp'
 }
 
-/** How a process of that kind is used: as its streams are carried, and a web application in a browser too. */
-export function usesOf(kind: string): readonly ('tcp' | 'udp' | 'spawn' | 'app')[] {
-  return kind === 'http' ? ['tcp', 'app'] : [streamKindOf(kind)]
+/** How a process of that kind is used: as its streams are carried, and in a browser or by ssh where it speaks that, or may. */
+export function usesOf(kind: string): readonly ('tcp' | 'udp' | 'spawn' | 'app' | 'ssh')[] {
+  if (kind === 'http') return ['tcp', 'app']
+  return kind === 'ssh' || kind === 'tcp' ? ['tcp', 'ssh'] : [streamKindOf(kind)]
 }
 
 /** What must answer. A key that is absent is not checked. */

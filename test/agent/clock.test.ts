@@ -4,8 +4,8 @@ import { once } from 'node:events'
 import { existsSync, globSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
-import { enrolAgent } from '#agent'
+import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
+import { enrolAgent, examineAgent } from '#agent'
 import { HOUR } from '../ca/support.ts'
 import { holds } from '../support/patience.ts'
 import { configOf, Directory, enrolled, running } from './device.ts'
@@ -66,6 +66,20 @@ describe('a gateway whose clock runs two years ahead', () => {
   })
 })
 
+test('doctor by a clock after the certificate’s end: ended, not ok, with that clock’s time', async () => {
+  using directory = new Directory()
+  const config = configOf(gateway, directory)
+  const { notAfter } = await enrolAgent(config, { ...quiet, token: await gateway.bench.token() })
+  vi.useFakeTimers({ toFake: ['Date'], now: notAfter + 24 * HOUR })
+  onTestFinished(() => void vi.useRealTimers())
+  const findings = await examineAgent(directory.path, AbortSignal.timeout(20_000))
+  expect(findings.filter(({ hop }) => hop === 'identity')).toMatchObject([
+    { verdict: 'broken', code: 'identity.expired' },
+  ])
+  const [identity] = findings.filter(({ hop }) => hop === 'identity')
+  expect(identity?.says).toContain(new Date(notAfter + 24 * HOUR).toISOString().slice(0, 10))
+})
+
 describe.skipIf(faketime === undefined)('a device with the wrong clock (needs faketime)', () => {
   async function enroll(directory: Directory, clock: string) {
     const token = join(directory.path, 'token')
@@ -97,6 +111,7 @@ describe.skipIf(faketime === undefined)('a device with the wrong clock (needs fa
     using directory = new Directory()
     const { code, said } = await enroll(directory, clock)
     expect(code, said).toBe(0)
+    expect(said, 'the token was for everybody to read').toContain('chmod 600')
     await using agent = running(configOf(gateway, directory))
     await gateway.nextTunnel()
     await holds(() => expect(agent.logged('tunnel.up')).toHaveLength(1))

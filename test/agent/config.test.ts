@@ -1,8 +1,8 @@
 /** agent.json, the same from a command line, and the token: what is read, and what is refused with its place. */
-import { writeFileSync } from 'node:fs'
+import { chmodSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { configFrom, readConfig, readToken } from '#agent'
+import { configFrom, readConfig, readToken, tokenExposure } from '#agent'
 import { parseConfig, printConfig } from '../../agent-tunnel/agent/config.ts'
 import { Directory } from './device.ts'
 
@@ -143,6 +143,20 @@ describe('agent.json', () => {
     expect(() => configFrom({ ...setup, targets: ['a=tcp:plc.local:1'] }, '/d')).toThrow(
       /options: targets\.a\.tcp/,
     )
+  })
+
+  test.for([
+    [0o600, false],
+    [0o400, false],
+    [0o640, true],
+    [0o604, true],
+    [0o620, true],
+  ] as const)('a token file of mode %o is told of as others’ too: %j', ([mode, told]) => {
+    using directory = new Directory()
+    const file = join(directory.path, 'token')
+    writeFileSync(file, 'abc')
+    chmodSync(file, mode)
+    expect(tokenExposure(file)?.includes(`chmod 600 ${file}`) ?? false).toBe(told)
   })
 
   test('no file, no token: what to do is said', () => {

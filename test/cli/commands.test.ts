@@ -211,6 +211,16 @@ describe('what a command asks for', () => {
     const ran = await run(gateway.home, 'revoke', G, '--reason', 'enough')
     expect(ran.out).toBe(`${G} is revoked: enough<001b>[2J\ncut s_1 in 3.3 ms\n`)
   })
+  test('a login that could not be kept is asked of nobody', async () => {
+    const home = join(gateway.home, 'a-file')
+    writeFileSync(home, '')
+    const before = gateway.calls.length
+    const args = ['login', '--gateway', gateway.origin, '--ca-sha256', 'a'.repeat(64)]
+    const ran = await run(home, ...args)
+    expect([ran.code, ran.err]).toEqual([1, expect.stringContaining('credentials.unwritable')])
+    expect(ran.err).toContain('SALLYPORT_HOME')
+    expect(gateway.calls).toHaveLength(before)
+  })
   test('JSON is one line that a program reads', async () => {
     gateway.answer('GET /api/v1/grants', { body: { items: [grant] } })
     const ran = await run(gateway.home, 'grants', '--json')
@@ -301,6 +311,16 @@ describe('a session through a local port', () => {
     const plain = { ...web, recording: null }
     gateway.answer('POST /api/v1/sessions', { status: 201, body: plain })
     expect((await run(gateway.home, 'open', 'press-07/hmi')).out).not.toContain('recorded')
+  })
+  test('what is not used by ssh is told before a session is opened for it', async () => {
+    const [type, title, code] = ['about:blank', 'The process is not used like this', 'process.kind']
+    const detail = 'press-07/plc is reached by tcp, and its kind is modbus'
+    const body = { type, title, status: 409, code, detail, request_id: 'r_1' }
+    gateway.answer('POST /api/v1/sessions', { status: 409, body })
+    const ran = await run(gateway.home, 'connect', 'plc--press-07.sallyport', '--stdio')
+    expect(gateway.calls.at(-1)?.body).toMatchObject({ uses: ['ssh'] })
+    expect([ran.code, ran.err]).toEqual([1, expect.stringContaining('process.kind')])
+    expect(ran.err).toContain('sallyport connect press-07/plc --listen 127.0.0.1:0')
   })
   test('what is no web app is not opened in a browser', async () => {
     gateway.answer('POST /api/v1/sessions', {

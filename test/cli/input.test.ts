@@ -93,7 +93,10 @@ describe('addresses to listen on', () => {
   ] as const)('%s', ([text, host, port]) => expect(readListen(text)).toEqual({ host, port }))
   test.for(['', ':1502', '127.0.0.1:', '127.0.0.1:65536', '::1:1502', 'a b:1', '127.0.0.1:15o2'])(
     'not an address: %j',
-    (text) => expect(refused(() => readListen(text)).exit).toBe('usage'),
+    (text) => {
+      const { exit, next } = refused(() => readListen(text))
+      expect([exit, next]).toEqual(['usage', expect.stringContaining('127.0.0.1:1502')])
+    },
   )
 })
 

@@ -67,6 +67,12 @@ describe('a vendor signs in with their company', () => {
     })
     expect(page.title).toContain('You are signed in')
   })
+  test('where another person is signed in: told, with the link that signs them out', async () => {
+    await visit(byAddress('wanda@acme.example'))
+    const page = await visit(byLink)
+    expect([page.status, page.text.includes('login.other')]).toEqual([409, true])
+    expect(hrefOf(page, '/sign-out').href).toBe(`${house.origin}/oidc/sign-out`)
+  })
   test('claims cannot make a vendor staff, an administrator, or another company’s', async () => {
     forger.forge = {
       claims: {

@@ -1,6 +1,7 @@
 /** A session as it is opened, and its connections: what it stands on, and what happens to that meanwhile. */
 import { describe, expect, test } from 'vitest'
 import type { Grant, OpenedSession, Problem } from '#api'
+import { usesOf } from '../../../gateway/devices/device.ts'
 import { grantFor, until, type LoggedEvent, type Person } from '../../support/node.ts'
 import { oblige } from '../../support/policy.ts'
 import { PLC, refusalOf, seen } from '../../support/tunnels.ts'
@@ -56,6 +57,11 @@ describe('opening', () => {
       })
     expect(here.node.acts(from)).toEqual([])
     expect((await ask(here.vendor, ['udp', 'tcp'])).status).toBe(201)
+  })
+
+  test('ssh is for what speaks it, or may: nothing else is opened for it', () => {
+    const kinds = ['ssh', 'tcp', 'modbus', 'http', 'udp', 'spawn']
+    expect(kinds.filter((kind) => usesOf(kind).includes('ssh'))).toEqual(['ssh', 'tcp'])
   })
 
   test('staff are told what is not there', async () => {
