@@ -122,15 +122,37 @@ function newestHead(reader: LogReader, vkeys: readonly string[]): Checkpoint | n
   return head === null ? null : openCheckpoint(head.note, vkeys.map(parseVkey))
 }
 
+interface Other {
+  readonly origin: string
+  lines: number
+  readonly line: number
+}
+
 /** Other logs than these that are named, the first so many. */
 const othersKept = 16
+
+/** The latest epoch of a log that is compared, in place of one before it: what is named of other logs never pushes it out. */
+function keepLatest(
+  others: Map<string, Other>,
+  { origin, line }: Omit<Other, 'lines'>,
+  stems: ReadonlySet<string>,
+): void {
+  const stem = stemOf(origin)
+  if (!stems.has(stem)) return
+  const kept = [...others.keys()].filter((one) => stemOf(one) === stem)
+  const latest = Math.max(0, ...kept.map((one) => epochOf(one) ?? 0))
+  if ((epochOf(origin) ?? 0) <= latest) return
+  if (kept.length >= othersKept) others.delete(kept.at(-1) ?? '')
+  others.set(origin, { origin, lines: 1, line })
+}
 
 /** Each line to the log that it says it is of; null: one that is here and was not asked for. */
 async function readExport(
   lines: Lines,
   tallies: ReadonlyMap<string, Tally | null>,
 ): Promise<Strange> {
-  const others = new Map<string, { origin: string; lines: number; line: number }>()
+  const others = new Map<string, Other>()
+  const stems = new Set([...tallies.keys()].map(stemOf))
   let strange = 0
   let number = 0
   for await (const line of lines) {
@@ -149,12 +171,19 @@ async function readExport(
     const other = others.get(origin)
     if (other !== undefined) other.lines++
     else if (others.size < othersKept) others.set(origin, { origin, lines: 1, line: number })
+    else keepLatest(others, { origin, line: number }, stems)
   }
   return { strange, others: [...others.values()] }
 }
 
 const isShort = ({ missing, mismatches }: Counted): boolean =>
   missing.length > 0 || mismatches.length > 0
+
+/** What the export has of a log behind all that is signed of it here; null: nothing. A log cut short would say nothing of that. */
+const whyBehind = (origin: string, { to, behind }: Counted): string | null =>
+  behind === null
+    ? null
+    : `the export has event ${behind.idx} of ${origin} (line ${behind.line}), and only ${to} are signed in the log that is here`
 
 /** Completeness is not content where a sink was sent no bodies. */
 function whyOf(stubs: number): { readonly why?: string } {
@@ -182,7 +211,11 @@ export async function reconcile(options: ReconcileOptions): Promise<Reconciliati
   const tally = new Tally(expectedOf(directory, head, from, to))
   const strange = await readExport(options.lines, new Map([[origin, tally]]))
   const counted = tally.counted()
-  if (isShort(counted)) return { outcome: 'violated', ...counted, ...strange }
+  // A range that ends here is not about what came behind it.
+  const behind = options.to === undefined ? whyBehind(origin, counted) : null
+  const said = behind === null ? {} : { why: behind }
+  if (isShort(counted)) return { outcome: 'violated', ...said, ...counted, ...strange }
+  if (behind !== null) return { outcome: 'not-provable', why: behind, ...counted, ...strange }
   return { outcome: 'complete', ...whyOf(counted.stubs), ...counted, ...strange }
 }
 
@@ -281,7 +314,12 @@ export async function reconcileEpochs(
   }
   const unread = read.outcome === 'proven' ? null : (read.why ?? read.outcome)
   // A range that ends here is not about what came behind it.
-  const later = options.to === undefined ? laterThan(read, strange.others) : null
+  const newest = epochs.at(-1)
+  const later =
+    options.to === undefined
+      ? (laterThan(read, strange.others) ??
+        (newest === undefined ? null : whyBehind(newest.origin, newest)))
+      : null
   const why = short ?? unread ?? later
   const said = why === null ? {} : { why }
   if (epochs.some(isShort)) return { outcome: 'violated', ...said, ...rest }
