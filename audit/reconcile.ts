@@ -191,6 +191,16 @@ function whyOf(stubs: number): { readonly why?: string } {
   return stubs === 0 ? {} : { why }
 }
 
+/** `why`: what leaves it open; null: nothing does. */
+function concluded(
+  of: readonly Counted[],
+  why: string | null,
+): { readonly outcome: Outcome; readonly why?: string } {
+  if (of.some(isShort)) return { outcome: 'violated', ...(why === null ? {} : { why }) }
+  if (why !== null) return { outcome: 'not-provable', why }
+  return { outcome: 'complete', ...whyOf(of.reduce((sum, { stubs }) => sum + stubs, 0)) }
+}
+
 /**
  * Compares an export with one epoch of a log under a head that the reader's keys signed. Needs no gateway and no network.
  * Errors: key.invalid, note.signature, log.rollback (the log itself does not hold), log.range.
@@ -213,10 +223,7 @@ export async function reconcile(options: ReconcileOptions): Promise<Reconciliati
   const counted = tally.counted()
   // A range that ends here is not about what came behind it.
   const behind = options.to === undefined ? whyBehind(origin, counted) : null
-  const said = behind === null ? {} : { why: behind }
-  if (isShort(counted)) return { outcome: 'violated', ...said, ...counted, ...strange }
-  if (behind !== null) return { outcome: 'not-provable', why: behind, ...counted, ...strange }
-  return { outcome: 'complete', ...whyOf(counted.stubs), ...counted, ...strange }
+  return { ...concluded([counted], behind), ...counted, ...strange }
 }
 
 /** What of an epoch was asked for; null: nothing. */
@@ -284,6 +291,16 @@ function laterThan(read: EpochsVerdict, others: readonly OtherLog[]): string | n
     : `the export has events of ${later.origin}, a later epoch than any that is here (line ${later.line})`
 }
 
+/** What the export has behind all that is here of the log; null: nothing. */
+function beyond(
+  read: EpochsVerdict,
+  others: readonly OtherLog[],
+  epochs: readonly EpochReconciliation[],
+): string | null {
+  const newest = epochs.at(-1)
+  return laterThan(read, others) ?? (newest === undefined ? null : whyBehind(newest.origin, newest))
+}
+
 /**
  * Compares an export with every epoch in a node's folder, each under its own keys and joined to the one before as
  * `verifyEpochs` proves it. Needs no gateway and no network. Errors: key.invalid, note.invalid, log.rollback (the log itself
@@ -314,16 +331,6 @@ export async function reconcileEpochs(
   }
   const unread = read.outcome === 'proven' ? null : (read.why ?? read.outcome)
   // A range that ends here is not about what came behind it.
-  const newest = epochs.at(-1)
-  const later =
-    options.to === undefined
-      ? (laterThan(read, strange.others) ??
-        (newest === undefined ? null : whyBehind(newest.origin, newest)))
-      : null
-  const why = short ?? unread ?? later
-  const said = why === null ? {} : { why }
-  if (epochs.some(isShort)) return { outcome: 'violated', ...said, ...rest }
-  if (why !== null) return { outcome: 'not-provable', why, ...rest }
-  const stubs = epochs.reduce((sum, one) => sum + one.stubs, 0)
-  return { outcome: 'complete', ...whyOf(stubs), ...rest }
+  const later = options.to === undefined ? beyond(read, strange.others, epochs) : null
+  return { ...concluded(epochs, short ?? unread ?? later), ...rest }
 }
