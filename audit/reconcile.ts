@@ -122,15 +122,37 @@ function newestHead(reader: LogReader, vkeys: readonly string[]): Checkpoint | n
   return head === null ? null : openCheckpoint(head.note, vkeys.map(parseVkey))
 }
 
+interface Other {
+  readonly origin: string
+  lines: number
+  readonly line: number
+}
+
 /** Other logs than these that are named, the first so many. */
 const othersKept = 16
+
+/** The latest epoch of a log that is compared, in place of one before it: what is named of other logs never pushes it out. */
+function keepLatest(
+  others: Map<string, Other>,
+  { origin, line }: Omit<Other, 'lines'>,
+  stems: ReadonlySet<string>,
+): void {
+  const stem = stemOf(origin)
+  if (!stems.has(stem)) return
+  const kept = [...others.keys()].filter((one) => stemOf(one) === stem)
+  const latest = Math.max(0, ...kept.map((one) => epochOf(one) ?? 0))
+  if ((epochOf(origin) ?? 0) <= latest) return
+  if (kept.length >= othersKept) others.delete(kept.at(-1) ?? '')
+  others.set(origin, { origin, lines: 1, line })
+}
 
 /** Each line to the log that it says it is of; null: one that is here and was not asked for. */
 async function readExport(
   lines: Lines,
   tallies: ReadonlyMap<string, Tally | null>,
 ): Promise<Strange> {
-  const others = new Map<string, { origin: string; lines: number; line: number }>()
+  const others = new Map<string, Other>()
+  const stems = new Set([...tallies.keys()].map(stemOf))
   let strange = 0
   let number = 0
   for await (const line of lines) {
@@ -149,6 +171,7 @@ async function readExport(
     const other = others.get(origin)
     if (other !== undefined) other.lines++
     else if (others.size < othersKept) others.set(origin, { origin, lines: 1, line: number })
+    else keepLatest(others, { origin, line: number }, stems)
   }
   return { strange, others: [...others.values()] }
 }
@@ -156,10 +179,26 @@ async function readExport(
 const isShort = ({ missing, mismatches }: Counted): boolean =>
   missing.length > 0 || mismatches.length > 0
 
+/** What the export has of a log behind all that is signed of it here; null: nothing. A log cut short would say nothing of that. */
+const whyBehind = (origin: string, { to, behind }: Counted): string | null =>
+  behind === null
+    ? null
+    : `the export has event ${behind.idx} of ${origin} (line ${behind.line}), and only ${to} are signed in the log that is here`
+
 /** Completeness is not content where a sink was sent no bodies. */
 function whyOf(stubs: number): { readonly why?: string } {
   const why = `every event is there; of ${stubs} the sink was sent fields only, so their content is not proven`
   return stubs === 0 ? {} : { why }
+}
+
+/** `why`: what leaves it open; null: nothing does. */
+function concluded(
+  of: readonly Counted[],
+  why: string | null,
+): { readonly outcome: Outcome; readonly why?: string } {
+  if (of.some(isShort)) return { outcome: 'violated', ...(why === null ? {} : { why }) }
+  if (why !== null) return { outcome: 'not-provable', why }
+  return { outcome: 'complete', ...whyOf(of.reduce((sum, { stubs }) => sum + stubs, 0)) }
 }
 
 /**
@@ -182,8 +221,9 @@ export async function reconcile(options: ReconcileOptions): Promise<Reconciliati
   const tally = new Tally(expectedOf(directory, head, from, to))
   const strange = await readExport(options.lines, new Map([[origin, tally]]))
   const counted = tally.counted()
-  if (isShort(counted)) return { outcome: 'violated', ...counted, ...strange }
-  return { outcome: 'complete', ...whyOf(counted.stubs), ...counted, ...strange }
+  // A range that ends here is not about what came behind it.
+  const behind = options.to === undefined ? whyBehind(origin, counted) : null
+  return { ...concluded([counted], behind), ...counted, ...strange }
 }
 
 /** What of an epoch was asked for; null: nothing. */
@@ -251,6 +291,16 @@ function laterThan(read: EpochsVerdict, others: readonly OtherLog[]): string | n
     : `the export has events of ${later.origin}, a later epoch than any that is here (line ${later.line})`
 }
 
+/** What the export has behind all that is here of the log; null: nothing. */
+function beyond(
+  read: EpochsVerdict,
+  others: readonly OtherLog[],
+  epochs: readonly EpochReconciliation[],
+): string | null {
+  const newest = epochs.at(-1)
+  return laterThan(read, others) ?? (newest === undefined ? null : whyBehind(newest.origin, newest))
+}
+
 /**
  * Compares an export with every epoch in a node's folder, each under its own keys and joined to the one before as
  * `verifyEpochs` proves it. Needs no gateway and no network. Errors: key.invalid, note.invalid, log.rollback (the log itself
@@ -281,11 +331,6 @@ export async function reconcileEpochs(
   }
   const unread = read.outcome === 'proven' ? null : (read.why ?? read.outcome)
   // A range that ends here is not about what came behind it.
-  const later = options.to === undefined ? laterThan(read, strange.others) : null
-  const why = short ?? unread ?? later
-  const said = why === null ? {} : { why }
-  if (epochs.some(isShort)) return { outcome: 'violated', ...said, ...rest }
-  if (why !== null) return { outcome: 'not-provable', why, ...rest }
-  const stubs = epochs.reduce((sum, one) => sum + one.stubs, 0)
-  return { outcome: 'complete', ...whyOf(stubs), ...rest }
+  const later = options.to === undefined ? beyond(read, strange.others, epochs) : null
+  return { ...concluded(epochs, short ?? unread ?? later), ...rest }
 }

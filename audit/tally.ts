@@ -29,6 +29,10 @@ export interface Counted {
   /** Runs of indexes that are not in the export. */
   readonly missing: readonly Run[]
   readonly mismatches: readonly Mismatch[]
+  /** How many there are, of which `mismatches` are the first 1000. */
+  readonly mismatched: number
+  /** The event furthest behind the range that the export has one of, where the log goes on; null: none. */
+  readonly behind: { readonly idx: number; readonly line: number } | null
 }
 
 /** The leaves that an export is held to: those from `from` on, 32 bytes each. */
@@ -56,6 +60,8 @@ export class Tally {
   #verbatim = 0
   #stubs = 0
   #duplicates = 0
+  #mismatched = 0
+  #behind: { idx: number; line: number } | null = null
 
   constructor(expected: Expected) {
     this.#expected = expected
@@ -68,7 +74,11 @@ export class Tally {
     if (ended !== null && found.idx >= ended) return this.#blame(found, 'not in the log')
     const at = found.idx - from
     // Before or after the range asked for is nobody's fault.
-    if (at < 0 || at >= this.#seen.length) return
+    if (at < 0) return
+    if (at >= this.#seen.length) {
+      if (found.idx > (this.#behind?.idx ?? -1)) this.#behind = { idx: found.idx, line: found.line }
+      return
+    }
     const expected = leaves.toString('hex', at * 32, at * 32 + 32)
     const hex = found.body === null ? found.leaf : Buffer.from(leafHash(found.body)).toString('hex')
     if (hex !== null && hex !== expected) return this.#blame(found, 'altered')
@@ -88,6 +98,7 @@ export class Tally {
   }
 
   #blame({ idx, line }: Found, what: Mismatch['what']): void {
+    this.#mismatched++
     if (this.#mismatches.length < mismatchesKept) this.#mismatches.push({ idx, line, what })
   }
 
@@ -102,6 +113,8 @@ export class Tally {
       repeated: this.#runs((state) => (state & again) !== 0),
       missing: this.#runs((state) => state === absent),
       mismatches: this.#mismatches,
+      mismatched: this.#mismatched,
+      behind: this.#behind,
     }
   }
 

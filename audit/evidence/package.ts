@@ -13,7 +13,16 @@ import type { LogReader } from '../read.ts'
 import { consistencyProof, leafHash, subtreesOf } from '../tree.ts'
 import type { Catalogue } from './catalogue.ts'
 import { headsBetween, slicesOf, type Slice } from './slices.ts'
-import { derive, judge, manifestText, nodeOf, proveEvents, proveSite, readVkey } from './verify.mjs'
+import {
+  derive,
+  isNodeName,
+  judge,
+  manifestText,
+  nodeOf,
+  proveEvents,
+  proveSite,
+  readVkey,
+} from './verify.mjs'
 import type { Epoch, Judgement, Proven, Vkey } from './verify.mjs'
 import { listed, packEntry, zipOf, type Packed } from './zip.ts'
 
@@ -163,7 +172,7 @@ export function buildEvidence(options: EvidenceOptions): Evidence {
 /**
  * Builds one package of the logs of several gateways, each in a folder of its own and proven by itself; what is said of
  * grants and sessions is said of all of them. Needs no gateway and no network. Errors: as `buildEvidence`, and log.origin for
- * two logs of one gateway or of two sites.
+ * two logs of one gateway or of two sites, or a name that is no gateway's.
  */
 export function buildSiteEvidence(options: SiteEvidenceOptions): Evidence {
   const { keys, named } = demand(options)
@@ -174,6 +183,8 @@ export function buildSiteEvidence(options: SiteEvidenceOptions): Evidence {
   const here = logs.map(({ node }) => node)
   const twice = here.find((node, i) => here.indexOf(node) !== i)
   if (twice !== undefined) throw new AuditError('log.origin', `two of the logs are of ${twice}`)
+  const odd = options.nodes?.find((node) => !isNodeName(node))
+  if (odd !== undefined) throw new AuditError('log.origin', `no gateway has the name ${odd}`)
   const nodes = [...new Set([...here, ...(options.nodes ?? [])])].toSorted()
   const proven = proveSite(entriesOf(entries), keys, nodes)
   return packaged(options, entries, proven, 0)

@@ -91,12 +91,16 @@ export function readZip(zip) {
   )
   /** @type {Map<string, Entry>} */
   const entries = new Map()
+  const names = new Set()
   let at = 0
   let listed = directory
   for (let i = 0; i < count; i++) {
     const { entry, next } = readEntry(zip, at, directory)
     listed = readListed(zip, listed, at, entry)
-    if (entries.has(entry.name)) throw new Violated(entry.name, 'stands twice in the ZIP')
+    // Where capitals count for nothing one would be unpacked over the other.
+    if (names.has(entry.name.toLowerCase()))
+      throw new Violated(entry.name, 'stands twice in the ZIP')
+    names.add(entry.name.toLowerCase())
     entries.set(entry.name, entry)
     at = next
   }
@@ -114,6 +118,22 @@ function expectNumbers(zip, at, fields, place) {
   }
 }
 
+/**
+ * Letters, digits and marks that mean the same wherever it is unpacked: no way up, no root, no other way to write one.
+ * @param {string} name
+ */
+const isPlainName = (name) =>
+  name.split('/').every((part) => /^[A-Za-z0-9_-](?:[A-Za-z0-9._-]*[A-Za-z0-9_-])?$/.test(part))
+
+/** Throws for what is no stream, is larger than it says, or has bytes behind its end. @param {Buffer} packed @param {number} size */
+function unpack(packed, size) {
+  const made = /** @type {{ buffer: Buffer, engine: { bytesWritten: number } }} */ (
+    /** @type {unknown} */ (inflateRawSync(packed, { maxOutputLength: size + 1, info: true }))
+  )
+  if (made.engine.bytesWritten !== packed.length) throw new Error('bytes behind its end')
+  return made.buffer
+}
+
 /** @param {Buffer} zip @param {number} at @param {number} limit @returns {{ entry: Entry, next: number }} */
 function readEntry(zip, at, limit) {
   if (at + 30 > limit) throw new Violated('zip', `an entry is cut short at ${at}`)
@@ -129,10 +149,11 @@ function readEntry(zip, at, limit) {
   /** @type {Buffer} */
   let bytes
   try {
-    bytes = method === 0 ? packed : inflateRawSync(packed, { maxOutputLength: size + 1 })
+    bytes = method === 0 ? packed : unpack(packed, size)
   } catch {
     throw new Violated(name, 'cannot be unpacked')
   }
+  if (!isPlainName(name)) throw new Violated(name, 'no file of a package has such a name')
   if (bytes.length !== size) throw new Violated(name, `${bytes.length} bytes where ${size} belong`)
   expectNumbers(
     zip,
@@ -753,11 +774,15 @@ function proveParts(entries, parts, given) {
 
 const nodeFolder = /^nodes\/([^/]+)\//
 const nodeForm = /^(.+\/)([^/]+)\/$/
+/** As a gateway may be named in its settings: no path, and nothing that only looks like another. @param {unknown} node */
+export const isNodeName = (node) => /^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$/.test(String(node))
 
 /** The gateway whose log this is, and what those of one site have in common. @param {string} origin */
 export function nodeOf(origin) {
   const match = nodeForm.exec(stemOf(origin))
-  return { site: match?.[1] ?? '', node: match?.[2] ?? '' }
+  return isNodeName(match?.[2])
+    ? { site: match?.[1] ?? '', node: match?.[2] ?? '' }
+    : { site: '', node: '' }
 }
 
 /**
@@ -1127,17 +1152,24 @@ const gapsOf = (proven, from, to) =>
 
 /** @typedef {{ id: string, start: Event | null, end: Event | null }} Session */
 
+/** A session is one gateway's: what another says of one so named is about another. @param {Event} event */
+const sessionKey = (event) => {
+  const id = own(event)['session']
+  return event['node'] === undefined ? id : `${event['node']}/${id}`
+}
+
 /** @param {Event[]} events @returns {Map<string, Session>} */
 function sessionsOf(events) {
   /** @type {Map<string, Session>} */
   const sessions = new Map()
   for (const event of events) {
     const id = own(event)['session']
-    if (code(event) === 'session.start') sessions.set(id, { id, start: event, end: null })
+    const key = sessionKey(event)
+    if (code(event) === 'session.start') sessions.set(key, { id, start: event, end: null })
     if (code(event) !== 'session.end') continue
-    const session = sessions.get(id) ?? { id, start: null, end: null }
+    const session = sessions.get(key) ?? { id, start: null, end: null }
     session.end = event
-    sessions.set(id, session)
+    sessions.set(key, session)
   }
   return sessions
 }
@@ -1221,8 +1253,9 @@ function subsets(items, size) {
 /**
  * @typedef {{ by: string, who: string, time: number, event: Event }} Act what somebody did about a grant
  * @typedef {{ id: string, requester: string, who: string, devices: string[], processes: string[], notBefore: number, notAfter: number, maxMs: number, maxUses: number, maxBytes: number, firstUse: number | null, earlier: { until: Event, notAfter: number, maxMs: number }[], reason: string, ticket: string,
- *   approvals: Act[], needed: number, request: Event, activated: number | null, ended: (Act & { how: string }) | null, unconfirmed: (Act & { how: string })[] }} Grant
- *   `unconfirmed`: ends that were recorded and then not done, or not surely
+ *   approvals: Act[], needed: number, request: Event, activated: number | null, ended: (Act & { how: string }) | null, ends: (Act & { how: string })[], unconfirmed: (Act & { how: string })[], again: Event[] }} Grant
+ *   `ends`: all of its ends, of which `ended` is the first; `unconfirmed`: ends that were recorded and then not done, or not
+ *   surely; `again`: requests of it at other gateways than its own
  */
 
 /** After any of these a grant opens nothing more: refused, taken back, run out, given back. */
@@ -1259,6 +1292,12 @@ function grantsOf(events) {
   for (const event of ordered) {
     const facts = own(event)
     if (isRequest(event)) {
+      const known = grants.get(facts['grant'])
+      // What one gateway says of a grant is not put in place of what another said: neither may hide the other's.
+      if (known !== undefined && known.request['node'] !== event['node']) {
+        known.again.push(event)
+        continue
+      }
       grants.set(facts['grant'], {
         id: facts['grant'],
         requester: event['actor']?.user?.uid ?? '',
@@ -1279,7 +1318,9 @@ function grantsOf(events) {
         request: event,
         activated: null,
         ended: null,
+        ends: [],
         unconfirmed: [],
+        again: [],
       })
       continue
     }
@@ -1307,8 +1348,10 @@ function follow(grant, event) {
   if (what === 'grant.use') grant.firstUse ??= event['time']
   if (what === 'grant.extend') extend(grant, facts, event)
   if (!endings.includes(what)) return
-  if (undone === undefined) grant.ended ??= { ...act, how: what.slice(6) }
-  else grant.unconfirmed.push({ ...act, how: what.slice(6) })
+  const end = { ...act, how: what.slice(6) }
+  if (undone !== undefined) return void grant.unconfirmed.push(end)
+  grant.ended ??= end
+  grant.ends.push(end)
 }
 
 /** @param {Event} event */
@@ -1349,8 +1392,9 @@ function faultsOf(start, grant, earlier, elsewhere) {
   )
     faults.push('it began outside the time of its grant')
   if (earlier >= grant.maxUses) faults.push(`its grant was for ${grant.maxUses} sessions`)
-  if (grant.ended !== null && didPrecede(grant.ended.event, start))
-    faults.push(`its grant had ended (${grant.ended.how})`)
+  // Any of them: one of another gateway, whose clock may differ, does not stand for one that is sure.
+  const ended = grant.ends.find(({ event }) => didPrecede(event, start))
+  if (ended !== undefined) faults.push(`its grant had ended (${ended.how})`)
   return faults
 }
 
@@ -1375,6 +1419,12 @@ function checkGrants(proven) {
   /** @type {Map<string, number>} */
   const begun = new Map()
   const before = eventText(events[0] === undefined ? { epoch: null, idx: 0 } : whereOf(events[0]))
+  for (const { id, request, again } of grants.values())
+    for (const event of again)
+      exceptions.push({
+        ...whereOf(event),
+        what: `the grant ${id} was requested at ${request['node']} too: one of the two is another`,
+      })
   for (const { id, start, end } of sessionsOf(events).values()) {
     if (start === null) {
       if (end !== null && !logOf(proven, end['node']).early)
@@ -1407,7 +1457,7 @@ function checkGrants(proven) {
   return { exceptions, untold }
 }
 
-/** @typedef {{ start: Event | null, closed: Event | null, parts: Map<string, Event>, end: Event | null }} Recording */
+/** @typedef {{ start: Event, closed: Event | null, parts: Map<string, Event>, end: Event | null }} Recording */
 
 /** @param {Event[]} events @returns {Map<string, Recording>} what was to be recorded, and what of it was logged */
 function recordingsOf(events) {
@@ -1415,10 +1465,10 @@ function recordingsOf(events) {
   const found = new Map()
   for (const event of events) {
     const what = code(event)
-    const id = own(event)['session']
+    const key = sessionKey(event)
     if (what === 'session.start' && ![undefined, 'flow'].includes(own(event)['recording']))
-      found.set(id, { start: event, closed: null, parts: new Map(), end: null })
-    const recording = found.get(id)
+      found.set(key, { start: event, closed: null, parts: new Map(), end: null })
+    const recording = found.get(key)
     if (recording === undefined) continue
     if (what === 'session.end') recording.closed = event
     if (what === 'recording.end') recording.end = event
@@ -1461,10 +1511,10 @@ function recordingFaults({ closed, parts, end }) {
 
 /** @param {Event[]} events @returns {Exception[]} */
 function checkRecordings(events) {
-  return [...recordingsOf(events)].flatMap(([id, recording]) =>
+  return [...recordingsOf(events).values()].flatMap((recording) =>
     recordingFaults(recording).map((what) => ({
-      ...whereOf(recording.end ?? recording.closed ?? /** @type {Event} */ (recording.start)),
-      what: `session ${id}: ${what}`,
+      ...whereOf(recording.end ?? recording.closed ?? recording.start),
+      what: `session ${own(recording.start)['session']}: ${what}`,
     })),
   )
 }
@@ -1580,26 +1630,26 @@ function answer(events, from, to, device) {
   )
   const about = events.filter((event) => device === undefined || own(event)['device'] === device)
   const inside = about.filter((event) => event['time'] >= from && event['time'] <= to)
-  const sessions = [...sessionsOf(about).values()].filter(
-    ({ start, end }) =>
+  const sessions = [...sessionsOf(about)].filter(
+    ([, { start, end }]) =>
       (start?.['time'] ?? 0) <= to && (end?.['time'] ?? Number.POSITIVE_INFINITY) >= from,
   )
+  /** @type {Map<string, Event[]>} */
   const acts = new Map()
   for (const event of events) {
-    const id = own(event)['session']
     if (
       !['ot.write', 'ot.deny', 'ot.violation', 'http.request'].includes(code(event)) ||
-      id === undefined
+      own(event)['session'] === undefined
     )
       continue
-    acts.set(id, [...(acts.get(id) ?? []), event])
+    const key = sessionKey(event)
+    const those = acts.get(key)
+    if (those === undefined) acts.set(key, [event])
+    else those.push(event)
   }
   return {
     grants,
-    sessions: sessions.map((session) => ({
-      ...session,
-      acts: /** @type {Event[]} */ (acts.get(session.id) ?? []),
-    })),
+    sessions: sessions.map(([key, session]) => ({ ...session, acts: acts.get(key) ?? [] })),
     denied: inside.filter(
       (event) =>
         code(event) === 'session.deny' ||
@@ -1945,9 +1995,9 @@ const verdicts = {
 
 /** @type {Readonly<Record<string, string>>} */
 const siteVerdicts = {
-  complete: 'Complete: nothing else happened through the gateways of this site in that time.',
+  complete: 'Complete: nothing else happened through the gateways named below in that time.',
   'complete with listed recoveries':
-    'Complete, with the interruptions listed below: nothing else was let through by the gateways of this site in that time.',
+    'Complete, with the interruptions listed below: nothing else was let through by the gateways named below in that time.',
   'not provable':
     'Not provable for all of that time, or not of every gateway: what is missing is listed below.',
 }
@@ -2207,8 +2257,10 @@ function proofSection({ question, judgement }) {
     'At least every 60 seconds the log commits to the set of active sessions, also when it is empty. Silence of more than 90 seconds is listed below.',
     judgement.exceptions.length === 0
       ? 'Every session began under a grant in force, with the approvals it needed, none of them by its requester.'
-      : `${judgement.exceptions.length} sessions do not agree with their grants; they are listed below.`,
-    'Check it yourself, offline: <code>node verify.mjs PACKAGE.zip --key KEYFILE</code> or <code>python3 verify.py PACKAGE.zip --key KEYFILE</code>, with the program and the keys from whoever you trust for them. It makes this page anew from the events and says whether it is the same; until then this page proves nothing.',
+      : proven.site === null
+        ? `${judgement.exceptions.length} sessions do not agree with their grants; they are listed below.`
+        : `What should not be is listed below: ${count(judgement.exceptions.length, 'exception')}.`,
+    proven.site === null ? checkItem : siteCheckItem,
   ]
   const gaps = judgement.gaps.map((gap) => [
     esc(stamp(gap.from)),
@@ -2228,6 +2280,11 @@ function proofSection({ question, judgement }) {
 <h3>Recoveries, exceptions, what was recorded but not done or not confirmed, and what cannot be told</h3>${rest.length === 0 ? '<p class="none">None.</p>' : `<ul>${rest.map((line) => `<li>${esc(line)}</li>`).join('')}</ul>`}
 <h3>What this cannot show</h3><p>Access around Sallyport; a gateway whose program was replaced; duties of organisation. ${esc(beforeText(proven))} Times are those of the gateway&#39;s clock.</p></section>`
 }
+
+const checkItem =
+  'Check it yourself, offline: <code>node verify.mjs PACKAGE.zip --key KEYFILE</code> or <code>python3 verify.py PACKAGE.zip --key KEYFILE</code>, with the program and the keys from whoever you trust for them. It makes this page anew from the events and says whether it is the same; until then this page proves nothing.'
+const siteCheckItem =
+  'Check it yourself, offline: <code>node verify.mjs PACKAGE.zip --key KEYFILE --node GATEWAY</code>, with a <code>--node</code> for each gateway of your own list, and with the program and the keys from whoever you trust for them. It makes this page anew from the events and says whether it is the same; until then this page proves nothing. <code>python3 verify.py</code>, with the same words behind it, proves the logs and says nothing of this page.'
 
 /** What of before the package it says nothing of. @param {Proven} proven */
 function beforeText({ early, events, site }) {
@@ -2469,10 +2526,10 @@ function controlsOf(entries) {
  * @param {Map<string, Entry>} entries @param {Proven} proven
  * @returns {boolean} false: there is no such signature, or no key to check it with
  */
-function signedManifest(entries, { keys, pinned, epochs }) {
+function signedManifest(entries, { keys, epochs }) {
   const entry = entries.get('manifest.note')
   const own = entries.get('manifest.json')
-  if (entry === undefined || own === undefined || !pinned) return false
+  if (entry === undefined || own === undefined) return false
   const note = entry.bytes.toString()
   const { origin: stated } = headIn(note)
   const signer = stated.replace(/\/evidence$/, '')
@@ -2519,9 +2576,14 @@ function standings(entries, manifest, proven, judged) {
     found.set(name, 'RECOMPUTED')
   }
   found.set('manifest.sha256', 'RECOMPUTED')
-  for (const name of found.keys())
-    if (/^controls\/|\.(csv|html)$/.test(name) && found.get(name) !== 'RECOMPUTED')
-      throw new Violated(name, 'no clause of catalogue.json has such a file')
+  for (const [name, standing] of found)
+    if (standing === 'NOT PROVEN' && !(name in notProvenWhy) && !proven.files.has(name))
+      throw new Violated(
+        name,
+        name.startsWith('controls/')
+          ? 'no clause of catalogue.json has such a file'
+          : 'no package has such a file',
+      )
   return found
 }
 
@@ -2600,6 +2662,8 @@ export function verifyPackage(zip, vkeys, device, nodes = []) {
     const proven = provePackage(entries, keys, manifest)
     proven.doubts.push(...unnamedDoubts(proven, nodes))
     const [from, to] = [Date.parse(manifest['from']), Date.parse(manifest['to'])]
+    // Of such a time every log is complete.
+    if (!(from <= to)) throw new Violated('manifest.json', 'its time ends before it begins')
     const judged = judge(proven, from, to)
     const stated = manifest['verdict']
     if (stated.words !== judged.words || stated.outcome !== judged.outcome)
@@ -2627,7 +2691,7 @@ export function verifyPackage(zip, vkeys, device, nodes = []) {
 function provePackage(entries, keys, manifest) {
   const named = manifest['nodes']
   if (named === undefined) return proveEvents(entries, keys)
-  if (!Array.isArray(named) || named.some((node) => typeof node !== 'string'))
+  if (!Array.isArray(named) || named.some((node) => typeof node !== 'string' || !isNodeName(node)))
     throw new Violated('manifest.json', 'it does not name the gateways of the site')
   const here = [...entries.keys()].flatMap((name) => nodeFolder.exec(name)?.[1] ?? [])
   /** @type {Set<string>} */

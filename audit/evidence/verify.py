@@ -30,6 +30,21 @@ def sha256(data):
     return hashlib.sha256(data).digest()
 
 
+# Means the same wherever it is unpacked: no way up, no root, no other way to write one.
+PLAIN = re.compile("[A-Za-z0-9_-](?:[A-Za-z0-9._-]*[A-Za-z0-9_-])?")
+
+
+def unpack(packed, size, name):
+    """No more than it says, and nothing behind its end."""
+    stream = zlib.decompressobj(-15)
+    try:
+        content = stream.decompress(packed, size + 1)
+    except zlib.error:
+        raise Violated(f"{name}: cannot be unpacked")
+    need(stream.eof and not stream.unused_data and len(content) == size, name, "cannot be unpacked")
+    return content
+
+
 def read_zip(data):
     """Every byte is accounted for: entries from the start, the directory behind them, the end record last."""
     need(len(data) >= 22, "zip", "too short")
@@ -37,7 +52,7 @@ def read_zip(data):
     count, size, start = end[3], end[5], end[6]
     need(end == (0x06054B50, 0, 0, count, count, size, start, 0), "zip end", "not as a package has it")
     need(start + size + 22 == len(data), "zip end", "the directory lies elsewhere")
-    entries, at, listing = {}, 0, b""
+    entries, lower, at, listing = {}, set(), 0, b""
     for _ in range(count):
         need(at + 30 <= start, "zip", "an entry is cut short")
         head = struct.unpack("<IHHHHHIIIHH", data[at : at + 30])
@@ -48,13 +63,13 @@ def read_zip(data):
         name = raw.decode("utf-8", "replace")
         packed = data[body : body + packed_size]
         need(method in (0, 8), name, "packed in an unknown way")
-        try:
-            content = packed if method == 0 else zlib.decompress(packed, -15)
-        except zlib.error:
-            raise Violated(f"{name}: cannot be unpacked")
+        content = packed if method == 0 else unpack(packed, full, name)
+        need(all(PLAIN.fullmatch(part) for part in name.split("/")), name, "no file of a package has such a name")
         facts = (20, 0x0800, method, 0, 0x21, zlib.crc32(content), packed_size, len(content), name_size, 0)
         need(head == (0x04034B50, *facts) and full == len(content) and crc == zlib.crc32(content), name, "header")
-        need(name not in entries, name, "stands twice")
+        # Where capitals count for nothing one would be unpacked over the other.
+        need(name.lower() not in lower, name, "stands twice")
+        lower.add(name.lower())
         listing += struct.pack("<IHHHHHHIIIHHHHHII", 0x02014B50, 20, *facts, 0, 0, 0, 0, at) + raw
         entries[name] = (content, packed)
         at = body + packed_size
@@ -159,7 +174,7 @@ class Edge:
         return value
 
 
-EPOCH = re.compile(r"(.*/)([1-9]\d{0,8})")
+EPOCH = re.compile(r"(.*/)([1-9][0-9]{0,8})")
 
 
 def stem_of(origin):
@@ -207,7 +222,7 @@ def number_of(part):
 
 def parts_of(entries):
     """Every epoch, the first one first, none left out; and of those only shown for their keys, which."""
-    found = [name[: -len("checkpoints")] for name in entries if re.fullmatch(r"log/(keys/)?(\d+/)?checkpoints", name)]
+    found = [name[: -len("checkpoints")] for name in entries if re.fullmatch(r"log/((keys/)?[1-9][0-9]{0,8}/)?checkpoints", name)]
     if "log/" in found:
         need(not any(re.fullmatch(r"log/\d+/", one) for one in found), "log/checkpoints", "the epochs stand beside it")
     parts = sorted((read_part(entries, one) for one in found), key=number_of)
@@ -227,7 +242,8 @@ def keys_of(parts, given):
     known = {part["origin"]: [] for part in parts}
     for key in given:
         need(stem_of(key[0]) == stem_of(parts[0]["origin"]), "log/checkpoints", f"the key is for {key[0]}")
-        known.setdefault(key[0], []).append(key)
+        if key not in known.setdefault(key[0], []):
+            known[key[0]].append(key)
     need(not given or any(key[0] == part["origin"] for key in given for part in parts), "log/checkpoints", "no key is for it")
     for i, part in enumerate(parts):
         before = parts[i - 1]["closing"] if i > 0 else None
@@ -364,9 +380,13 @@ def prove_events(entries, given, skipped):
     return parts, trusted, doubts, {name: keys for name, keys in known.items() if name in trusted | brought}, events
 
 
+# As a gateway may be named in its settings: no path, and nothing that only looks like another.
+NODE = "[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?"
+
+
 def node_of(origin):
     """What the logs of one site have in common, and which gateway's it is."""
-    found = re.fullmatch(r"(.+/)([^/]+)/", stem_of(origin))
+    found = re.fullmatch(f"(.+/)({NODE})/", stem_of(origin))
     return (found.group(1), found.group(2)) if found else ("", "")
 
 
@@ -402,6 +422,7 @@ def prove_logs(entries, manifest, given, skipped):
         return [log_of(None, prove_events(entries, given, skipped))], []
     here = sorted({name.split("/")[1] for name in entries if re.match("nodes/[^/]+/", name)})
     need(here, "nodes/", "there is no log")
+    need(all(re.fullmatch(NODE, node) for node in manifest["nodes"]), "manifest.json", "it does not name the gateways of the site")
     need(manifest["nodes"] == sorted({*manifest["nodes"], *here}), "manifest.json", "it does not name the gateways that are here")
     logs = [prove_node(entries, node, given, skipped) for node in here]
     sites = {node_of(log["parts"][0]["origin"])[0] for log in logs}
@@ -561,12 +582,13 @@ def gaps_of(events, start, stop):
 
 
 def sessions_of(events):
+    """By gateway and name: what another says of one so named is about another."""
     sessions = {}
     for event in events:
         if code(event) == "session.start":
-            sessions[own(event)["session"]] = [event, None]
+            sessions[event.get("node"), own(event)["session"]] = [event, None]
         if code(event) == "session.end":
-            sessions.setdefault(own(event)["session"], [None, None])[1] = event
+            sessions.setdefault((event.get("node"), own(event)["session"]), [None, None])[1] = event
     return sessions
 
 
@@ -609,7 +631,11 @@ def check_grants(events, early, early_nodes, absent):
         who = uid_of(event)
         if code(event) == "grant.request" and good:
             asked = own(event)
-            grants[name] = {"by": who, "request": event, "approvals": [], "until": asked.get("not_after"), "ended": None,
+            # What one gateway says of a grant is not put in place of what another said: neither may hide the other's.
+            if name in grants and grants[name]["request"].get("node") != event.get("node"):
+                exceptions.append(f"{name_of(event)}: the grant {name} was requested at another gateway too")
+                continue
+            grants[name] = {"by": who, "request": event, "approvals": [], "until": asked.get("not_after"), "ends": [],
                             "seconds": asked.get("max_seconds"), "used": None, "begun": 0, "earlier": []}
         elif name in grants and good and may_precede(grants[name]["request"], event):
             grant = grants[name]
@@ -621,9 +647,9 @@ def check_grants(events, early, early_nodes, absent):
                 grant["earlier"].append((event, grant["until"], grant["seconds"]))
                 grant["until"] = own(event).get("not_after", grant["until"])
                 grant["seconds"] = own(event).get("max_seconds", grant["seconds"])
-            if code(event) in ENDINGS and grant["ended"] is None and "undone" not in event:
-                grant["ended"] = event
-    for session, (start, ended) in sessions_of(events).items():
+            if code(event) in ENDINGS and "undone" not in event:
+                grant["ends"].append(event)
+    for (_, session), (start, ended) in sessions_of(events).items():
         if start is None:
             if ended.get("node") not in early_nodes:
                 exceptions.append(f"session {session} ended and never began")
@@ -649,7 +675,7 @@ def check_grants(events, early, early_nodes, absent):
             "outside its time": start["time"] < asked.get("not_before", 0) * 1000 - FLUX_MS
             or any(start["time"] > end + FLUX_MS for end in ends),
             "more sessions than it was for": grant["begun"] > asked.get("max_uses", grant["begun"]),
-            "its grant had ended": grant["ended"] is not None and did_precede(grant["ended"], start),
+            "its grant had ended": any(did_precede(end, start) for end in grant["ends"]),
         }
         # It may have been given at a gateway that is left out.
         if absent and len(approvers) < asked.get("approvals_needed", 0):
@@ -704,6 +730,19 @@ def outside_of(log, start, stop):
     return untold
 
 
+def check_files(entries, manifest):
+    """Just the files that a package so written has; what another release puts into one is not known here."""
+    if manifest["rendering"] not in (6, 7):
+        return
+    clauses = [one["id"] for one in json.loads(entries["catalogue.json"][0])]
+    due = {f"controls/{one}.{kind}" for one in clauses for kind in ("csv", "json")}
+    due |= {"report.html", "README.txt", "sessions.csv", "grants.csv", "recordings.csv", "catalogue.json", "manifest.json", "manifest.sha256"}
+    for name in sorted(due - set(entries)):
+        raise Violated(f"{name}: it is missing")
+    for name in sorted(set(entries) - due - {"manifest.note", "verify.mjs", "verify.py"}):
+        need(name.startswith(("log/", "nodes/")), name, "no package has such a file")
+
+
 def print_standings(entries, proven, signed):
     """What each file is worth. Reports and tables are made anew by verify.mjs alone; here nothing is said of them."""
     counts = {}
@@ -728,7 +767,7 @@ def main(args):
     while args:
         arg = args.pop(0)
         if arg == "--key":
-            with open(args.pop(0), encoding="utf-8") as file:
+            with open(args.pop(0), encoding="utf-8-sig") as file:
                 keys += [read_vkey(line) for line in file if line.strip() and not line.startswith("#")]
         elif arg == "--device":
             device = args.pop(0)
@@ -753,6 +792,7 @@ def main(args):
     for name in entries:
         need(not name.startswith(("log/", "nodes/")) or name in read, name, "no epoch of the package has such a file")
     known = {origin: own_keys for log in logs for origin, own_keys in log["known"].items()}
+    check_files(entries, manifest)
     signed = check_signature(entries, {stem_of(log["parts"][0]["origin"]) for log in logs}, known, skipped)
     events = logs[0]["events"] if logs[0]["node"] is None else in_order_of_time(logs)
     shown = [part for log in logs for part in log["shown"]]
@@ -761,6 +801,8 @@ def main(args):
     doubts += [f"the log of {node}, which you named, is not in the package" for node in nodes if node not in here]
     pinned = all(log["pinned"] for log in logs)
     start, stop = epoch_ms(manifest["from"]), epoch_ms(manifest["to"])
+    # Of such a time every log is complete.
+    need(start <= stop, "manifest.json", "its time ends before it begins")
     gaps, untold_beats, wrong_beats = [], [], []
     exceptions, untold = check_grants(events, any(log["early"] for log in logs), {log["node"] for log in logs if log["early"]}, absent)
     untold += [f"the log of {node} is not in the package: of what went through that gateway nothing is shown" for node in absent]
@@ -803,7 +845,7 @@ def main(args):
         say(f"cannot be told: {what}")
     for what in exceptions:
         say(f"EXCEPTION: {what}")
-    for session, (begun, ended) in sessions_of(events).items():
+    for (_, session), (begun, ended) in sessions_of(events).items():
         some = begun or ended
         if (begun and begun["time"] > stop) or (ended and ended["time"] < start):
             continue
@@ -819,6 +861,8 @@ def main(args):
 
 
 if __name__ == "__main__":
+    # A name that this screen cannot write is no fault of the package.
+    sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         sys.exit(main(sys.argv[1:]))
     except Violated as found:

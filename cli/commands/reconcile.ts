@@ -1,5 +1,5 @@
 /** `sallyport audit reconcile`: does a SIEM's own export hold every event, unaltered; if not, which. */
-import { createReadStream, existsSync } from 'node:fs'
+import { closeSync, createReadStream, existsSync, openSync, readSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Command } from 'commander'
 import type { Counted, EpochReconciliation, EpochsReconciliation, Reconciliation } from '#audit'
@@ -83,6 +83,7 @@ async function reconcileExport(flags: ReconcileFlags, command: Command): Promise
   if (!existsSync(flags.file)) throw usage(`there is no file ${flags.file}`)
   const places = existsSync(join(flags.log, 'checkpoint')) ? [] : epochsIn(flags.log)
   const several = places.length > 0
+  demandText(flags.file)
   const from = readIndex(flags.from, 'from', several)
   const to = readIndex(flags.to, 'to', several)
   const directories = several ? places.map(({ directory }) => directory) : [flags.log]
@@ -119,6 +120,21 @@ async function reconcileExport(flags: ReconcileFlags, command: Command): Promise
   if (exit !== 'ok') throw new Exited(exit)
 }
 
+/** Refuses what has no lines as they were sent, of which it would be said that every event is missing. Throws usage. */
+function demandText(path: string): void {
+  const begin = Buffer.alloc(4)
+  const file = openSync(path, 'r')
+  try {
+    readSync(file, begin, 0, 4, 0)
+  } finally {
+    closeSync(file)
+  }
+  const is = (mark: string): boolean => begin.toString('hex').startsWith(mark)
+  if (is('1f8b') || is('504b0304') || is('28b52ffd'))
+    throw usage(`${path} is compressed`, 'unpack it first')
+  if (is('fffe') || is('feff')) throw usage(`${path} is UTF-16`, 'export it as UTF-8')
+}
+
 /** What is wrong with the log itself, or with the question, is no answer. */
 async function compared<T>(log: string, ask: () => Promise<T>): Promise<T> {
   try {
@@ -152,9 +168,15 @@ const heads: Readonly<Record<Reconciliation['outcome'], string>> = {
   'not-provable': 'not provable',
 }
 
+/** Where the sink was sent fields only nothing is said of what was signed. */
+const headOf = ({ outcome }: Pick<Reconciliation, 'outcome'>, stubs: number): string =>
+  outcome === 'complete' && stubs > 0
+    ? 'complete by index: the export names every event, and not of all what was signed'
+    : heads[outcome]
+
 function lines(found: Reconciliation, sink: string | undefined, cursor: number | null): string[] {
   return [
-    heads[found.outcome],
+    headOf(found, found.stubs),
     ...facts([
       ...(sink === undefined ? [] : [['sink', `${sink}, cursor at ${cursor ?? 0}`] as const]),
       ...counts(found),
@@ -174,7 +196,10 @@ function epochLines(
 ): string[] {
   const { before, why } = found
   return [
-    heads[found.outcome],
+    headOf(
+      found,
+      found.epochs.reduce((sum, { stubs }) => sum + stubs, 0),
+    ),
     ...facts([
       ...(why === undefined ? [] : [['why', plain(why)] as const]),
       ...(before === undefined
@@ -211,7 +236,7 @@ function counts(found: Counted): (readonly [string, string | number])[] {
     ['fields only', found.stubs],
     ['duplicates', found.duplicates],
     ['missing', lost],
-    ['altered', found.mismatches.length],
+    ['altered', found.mismatched],
   ]
 }
 

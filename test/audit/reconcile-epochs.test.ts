@@ -166,6 +166,19 @@ test('a later epoch that only the export has leaves it open whether all is there
   )
 })
 
+test('a later epoch is not lost behind more other logs than are kept in mind', async () => {
+  const node = temporary()
+  writeEpoch(at(node, 1), first)
+  const own = bodies(at(node, 1), first)
+  const many = Array.from({ length: 20 }, (_, i) =>
+    renamed(own[0], first, { ...first, origin: `other.test/audit/n${i}/1` }),
+  )
+  const lines = [...many, ...own, renamed(own[0], first, second)]
+  const found = await ask(lines, { directory: node, vkeys: first.vkeys })
+  expect(found).toMatchObject({ outcome: 'not-provable' })
+  expect(found.why).toContain(`the export has events of ${second.origin}, a later epoch`)
+})
+
 test('an epoch that is missing here makes it not provable, and what is here is compared', async () => {
   const node = copy()
   rmSync(at(node, 3), { recursive: true })

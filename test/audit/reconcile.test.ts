@@ -48,6 +48,30 @@ function syslog({ idx, uid, leaf, cp }: Entry, body: Uint8Array): Uint8Array {
 const ask = (lines: readonly Uint8Array[], more = {}): Promise<Reconciliation> =>
   reconcile({ directory, vkeys, lines, ...more })
 
+test('an export that has more of the log than the copy of it leaves open whether all is there', async () => {
+  const more = new LogReader(directory, origin).entries(60, 63, 3)
+  const lines = [...entries, ...more].map(({ body }) => Buffer.from(body))
+  const found = await ask(lines)
+  expect(found).toMatchObject({ outcome: 'not-provable', verbatim: 60 })
+  expect(found.why).toBe(
+    `the export has event 62 of ${origin} (line 63), and only 60 are signed in the log that is here`,
+  )
+  // A range that ends before is not about it.
+  expect(await ask(lines, { to: 60 })).toMatchObject({ outcome: 'complete' })
+})
+
+test('altered events are all counted, however few are kept', async () => {
+  const [entry] = entries
+  const altered = Buffer.from(
+    Buffer.from(entry?.body ?? [])
+      .toString()
+      .replace('line', 'lime'),
+  )
+  const found = await ask(Array.from({ length: 1_500 }, () => altered))
+  expect(found.mismatched).toBe(1_500)
+  expect(found.mismatches).toHaveLength(1_000)
+})
+
 describe.each(Object.entries(wrappings))('%s', (_name, wrap) => {
   const lines = entries.map((entry) => wrap(entry))
   test('whole is complete, in any order, with duplicates counted', async () => {

@@ -1,5 +1,6 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { gzipSync } from 'node:zlib'
 import { beforeAll, expect, test } from 'vitest'
 import { readLog } from '#audit'
 import { Cursor } from '../../audit/ship/cursor.ts'
@@ -70,4 +71,26 @@ test('where a sink stands is shown of each epoch', async () => {
   cursor.close()
   const { out } = await ask(all, '--sink', 'siem')
   expect(out).toMatch(/epoch 1:[^]+cursor at 4[^]+epoch 2:[^]+cursor at 0/)
+})
+
+test.each([
+  ['compressed', gzipSync('{}')],
+  ['UTF-16', Buffer.from('\ufeff{}', 'utf16le')],
+])('an export that is %s is refused, and no event is called missing', async (what, bytes) => {
+  const file = join(home, 'other')
+  writeFileSync(file, bytes)
+  const flags = ['--log', node, '--key', keys, '--file', file]
+  const { code, err, out } = await run(home, 'audit', 'reconcile', ...flags)
+  expect(code).toBe(2)
+  expect(err).toContain(`is ${what}`)
+  expect(out).not.toContain('missing')
+})
+
+test('events of which the sink was sent fields only are not said to be there as signed', async () => {
+  const stub = (idx: number): string =>
+    `CEF:0|Sallyport|Sallyport|1|x|x|1|cs6=${first.origin} cn1=${idx}`
+  const found = await ask([stub(0), ...one.slice(1), ...two])
+  expect(found.code).toBe(0)
+  expect(found.out).toContain('complete by index')
+  expect(found.out).not.toContain('as it was signed')
 })

@@ -1,5 +1,5 @@
 /** Evidence that somebody changed: found, and the place named, by both verifiers. */
-import { describe, expect, test } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
 import { readZip, verifyPackage } from '../../../audit/evidence/verify.mjs'
 import { packEntry, zipOf } from '../../../audit/evidence/zip.ts'
 import { origin, shared, temporary, vkeys } from '../fixture.ts'
@@ -41,6 +41,22 @@ describe.skipIf(!hasForeign)('a verifier in Python and openssl', () => {
     expect(foreign(zip, [vkeys[0]?.replace(origin, 'other.test/audit/n1/1') ?? '']).exit).not.toBe(
       0,
     )
+  })
+})
+
+describe.skipIf(!hasForeign)('where it is run', () => {
+  test('a key file of an editor that marks its encoding is read', () => {
+    expect(foreign(zip, [`\ufeff${vkeys[0]}\r`, ...vkeys.slice(1)]).exit).toBe(0)
+  })
+  test('a screen that cannot write a name is not taken for a violation', () => {
+    vi.stubEnv('PYTHONIOENCODING', 'ascii')
+    try {
+      const { exit, out } = foreign(zip, vkeys, ['--node', 'gw\u00e9'])
+      expect(out).not.toContain('VIOLATED')
+      expect(exit).toBe(2)
+    } finally {
+      vi.unstubAllEnvs()
+    }
   })
 })
 

@@ -2,42 +2,19 @@
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { buildEvidence, buildSiteEvidence, type SiteEvidenceOptions } from '#audit'
-import {
-  derive,
-  judge,
-  manifestText,
-  proveSite,
-  readVkey,
-  readZip,
-  verifyPackage,
-} from '../../../audit/evidence/verify.mjs'
+import { readZip, verifyPackage } from '../../../audit/evidence/verify.mjs'
 import { listed, packEntry, zipOf, type Packed } from '../../../audit/evidence/zip.ts'
 import { keysOf } from '../epoch-fixture.ts'
 import { shared, temporary } from '../fixture.ts'
 import { begin, minute, Month, olga } from '../month.ts'
 import { catalogue, foreign, forge, hasForeign, lines, remade } from './fixture.ts'
+import { close, rebuilt as remadeOf, until } from './site-fixture.ts'
 
 const one = keysOf(1, 'sallyport.test/audit/gw1')
 const two = keysOf(1, 'sallyport.test/audit/gw2')
 const twoNext = keysOf(2, 'sallyport.test/audit/gw2')
 const three = keysOf(1, 'sallyport.test/audit/gw3')
 const vkeys = [...one.vkeys, ...twoNext.vkeys]
-
-/** A month that stands at this time, with a heartbeat each minute before and then. */
-function until(month: Month, time: number): Month {
-  month.every = 12
-  while (month.time + minute <= time) month.pass(1)
-  if (time > month.time) {
-    month.time = time
-    month.beat()
-  }
-  return month
-}
-const close = (month: Month, time: number): void => {
-  until(month, time)
-  month.one.sign(month.time)
-  month.one.close()
-}
 
 /** Asked and approved at gw1, used at gw2 before and behind a change of its keys, and at gw1. */
 function plant(directory: string): { readonly gw1: string; readonly gw2: string } {
@@ -82,35 +59,9 @@ function verified(
   return { exit, text: said.join('\n'), other: theirs.out }
 }
 
-/** A package all of whose reports are made anew of other entries: what who has the program and no key can do. */
-function rebuilt(entries: readonly Packed[], nodes: readonly string[]): Buffer {
-  const of = new Map(entries.map((entry) => [entry.name, entry]))
-  const logs = entries.filter(({ name }) => name.startsWith('nodes/'))
-  const read = new Map(
-    logs.map(({ name, bytes, packed }) => [
-      name,
-      { name, bytes: Buffer.from(bytes), packed: Buffer.from(packed) },
-    ]),
-  )
-  const proven = proveSite(read, vkeys.map(readVkey), [...nodes])
-  const judged = judge(proven, asked.from, asked.to)
-  const controls = JSON.parse(Buffer.from(of.get('catalogue.json')?.bytes ?? []).toString())
-  const what = {
-    from: asked.from,
-    to: asked.to,
-    framework: undefined,
-    device: undefined,
-    catalogueSha256: catalogue.sha256,
-  }
-  const derived = [...derive(proven, judged, what, controls)].map(([name, text]) =>
-    packEntry(name, text),
-  )
-  const kept = ['catalogue.json', 'verify.mjs', 'verify.py'].flatMap((name) => of.get(name) ?? [])
-  const all = [...logs, ...kept, ...derived]
-  const manifest = packEntry('manifest.json', manifestText(proven, judged, what, all.map(listed)))
-  const sum = packEntry('manifest.sha256', `${listed(manifest).sha256}  manifest.json\n`)
-  return zipOf([...all, manifest, sum])
-}
+/** Made anew by who has no key. */
+const rebuilt = (of: readonly Packed[], nodes: readonly string[]): Buffer =>
+  remadeOf(of, { vkeys, nodes, from: asked.from, to: asked.to })
 const entries = [...readZip(zip).values()]
 const text = (bytes: Buffer, name: string): string =>
   readZip(bytes).get(name)?.bytes.toString() ?? ''
@@ -147,9 +98,13 @@ describe('a package of a site', () => {
     const times = rows.slice(1).map((row) => row[3] ?? '')
     expect(times).toEqual(times.toSorted())
     const html = text(zip, 'report.html')
-    expect(html).toContain('nothing else happened through the gateways of this site')
+    expect(html).toContain('nothing else happened through the gateways named below')
     expect(html).toContain('All of them are here: gw1, gw2.')
     expect(html).toContain('<br>through gw2')
+  })
+
+  test('is proven by keys that are given twice, or of epochs beside', () => {
+    expect(verified(zip, [...vkeys, ...two.vkeys, ...vkeys]).exit).toBe(0)
   })
 
   test('is the same whoever makes it, in whatever order the logs are given', () => {
@@ -404,7 +359,8 @@ describe('clocks of two gateways', () => {
   })
 })
 
-test('two logs of one gateway, or of two sites, make no package', () => {
+test('two logs of one gateway, or of two sites, make no package, nor does a name that is no gateway’s', () => {
+  expect(() => make({ nodes: ['../gw3'] })).toThrow(/no gateway has the name/)
   expect(() => make({ directories: [gw1, gw2, gw1] })).toThrow(/two of the logs are of gw1/)
   const other = keysOf(1, 'elsewhere.test/audit/gw3')
   const directory = temporary()
