@@ -1,48 +1,18 @@
 /** A log that fills its own disk, of a gateway that is stopped: what was kept back pays for the prune that makes room. */
-import { spawnSync } from 'node:child_process'
-import { closeSync, cpSync, mkdtempSync, openSync, readdirSync, rmSync, writeSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { cpSync, readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterAll, describe, expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { pruneLog, readLog, verifyLog } from '#audit'
 import { realDisk } from '../../audit/disk.ts'
 import { Reserve } from '../../audit/reserve.ts'
 import { rounds } from '../support/patience.ts'
 import { logOptions, origin, shared, vkeys } from './fixture.ts'
 import { Month } from './month.ts'
+import { fill, smallDisk } from './small-disk.ts'
 
 const MIB = 1024 * 1024
 
-/** A file system of eight MiB; null where none can be had. */
-function disk(): string | null {
-  const path = mkdtempSync(join(tmpdir(), 'sallyport-pruned-'))
-  if (spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=8m', 'tmpfs', path]).status === 0) return path
-  rmSync(path, { recursive: true })
-  return null
-}
-const disks = [disk(), disk()]
-afterAll(() => {
-  for (const path of disks) {
-    if (path === null) continue
-    spawnSync('umount', ['--lazy', path])
-    rmSync(path, { recursive: true, force: true })
-  }
-})
-
-/** Not a byte is free on it afterwards. */
-function fill(path: string): void {
-  const fd = openSync(join(path, 'other'), 'w')
-  try {
-    for (const size of [64 * 1024, 1]) {
-      const bytes = Buffer.alloc(size)
-      for (;;) writeSync(fd, bytes)
-    }
-  } catch (error) {
-    if (!(error instanceof Error && 'code' in error && error.code === 'ENOSPC')) throw error
-  } finally {
-    closeSync(fd)
-  }
-}
+const disks = [smallDisk(8), smallDisk(8)]
 
 /** A log in many segments on that disk, with so much kept back there, and an archive of it elsewhere. */
 function plant(path: string, kept: number): { log: string; archive: string; before: number } {

@@ -1,12 +1,11 @@
 /** A rotation of a log that is written, and a disk that fills meanwhile: what was kept back is there at every moment. */
-import { spawnSync } from 'node:child_process'
-import { closeSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterAll, describe, expect, onTestFinished, test } from 'vitest'
+import { describe, expect, onTestFinished, test } from 'vitest'
 import { openEpoched, verifyEpochs, type EpochedLog } from '#audit'
 import type { EpochedOptions } from '../../audit/epoched.ts'
 import { end, eventually, start, stats } from './fixture.ts'
+import { fill, smallDisk } from './small-disk.ts'
 import { codeOf, codes, node, stem, type Node } from './succession-fixture.ts'
 
 const by = { uid: 'https://idp.test|olga', party: 'staff' } as const
@@ -28,37 +27,7 @@ test('what was kept back for a full disk is so at every moment, and given up in 
   expect(log.room.reserve).toMatchObject({ closeout: 10 * MIB, breakglass: 10 * MIB, missing: 0 })
 })
 
-/** A file system of sixteen MiB; null where none can be had. */
-function disk(): string | null {
-  const path = mkdtempSync(join(tmpdir(), 'sallyport-rotated-'))
-  const args = ['-t', 'tmpfs', '-o', 'size=16m', 'tmpfs', path]
-  if (spawnSync('mount', args, { timeout: 10_000 }).status === 0) return path
-  rmSync(path, { recursive: true })
-  return null
-}
-const disks = [disk(), disk(), disk()]
-afterAll(() => {
-  for (const path of disks) {
-    if (path === null) continue
-    spawnSync('umount', ['--lazy', path], { timeout: 10_000 })
-    rmSync(path, { recursive: true, force: true })
-  }
-})
-
-/** Not a byte is free on it afterwards. */
-function fill(path: string): void {
-  const fd = openSync(join(path, 'other'), 'w')
-  try {
-    for (const size of [64 * 1024, 1]) {
-      const bytes = Buffer.alloc(size)
-      for (;;) writeSync(fd, bytes)
-    }
-  } catch (error) {
-    if (!(error instanceof Error && 'code' in error && error.code === 'ENOSPC')) throw error
-  } finally {
-    closeSync(fd)
-  }
-}
+const disks = [smallDisk(16), smallDisk(16), smallDisk(16)]
 
 /** A node whose log is alone on that disk; its keys lie elsewhere. */
 function on(path: string): Node {
